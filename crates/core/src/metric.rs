@@ -1,0 +1,53 @@
+//! What is measured between generated, training and held-out images.
+
+use crate::Result;
+use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+use tch::Tensor;
+
+/// Images to features.
+pub trait FeatureExtractor: Debug {
+    /// `[B, 3, H, W]` in `[0, 1]` to `[B, D]`.
+    fn features(&self, images: &Tensor) -> Tensor;
+}
+
+/// Features `[N, D]` (pixels are features too) of the three sets between which generalisation is measured.
+#[derive(Debug)]
+pub struct FeatureSets<'a> {
+    /// The model's samples.
+    pub generated: &'a Tensor,
+    /// What it was trained on.
+    pub train: &'a Tensor,
+    /// Real data that it never saw.
+    pub held_out: &'a Tensor,
+}
+
+/// A value with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The point estimate.
+    pub value: f64,
+    /// Lower end of the 95 % interval.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+}
+
+/// One metric of one model, beside what it would be for real data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// Generated against training.
+    pub model: Estimate,
+    /// The floor: held-out real images against training, by the same rule.
+    pub floor: Estimate,
+}
+
+/// A number that says how generated images relate to the training and to the held-out ones.
+///
+/// Law: the order of the images in a set does not matter; the same twice.
+pub trait Metric: Debug {
+    /// As in reports and records.
+    fn name(&self) -> &str;
+    /// Both rows: the model's, and the floor.
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Measurement>;
+}

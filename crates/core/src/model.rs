@@ -1,0 +1,185 @@
+//! Schedules, parameterisations, networks and what they make together: a denoiser.
+
+use crate::{Cond, Marginal, Scalings, like};
+use std::fmt::Debug;
+use tch::Tensor;
+
+/// `alpha` and `sigma` as functions of time: 0 is data, 1 is noise.
+///
+/// Law: `time_of(log_snr(t)) = t`; `log_snr` falls; `d_alpha`, `d_sigma` are the derivatives.
+pub trait NoiseSchedule: Debug {
+    /// `t` `[B]`, f64.
+    fn marginal(&self, t: &Tensor) -> Marginal;
+    /// Inverse of `log_snr`, `[B] -> [B]`.
+    fn time_of(&self, log_snr: &Tensor) -> Tensor;
+    /// `ln(alpha^2 / sigma^2)`, `[B] -> [B]`.
+    fn log_snr(&self, t: &Tensor) -> Tensor {
+        self.marginal(t).log_snr()
+    }
+}
+
+/// What the network predicts, as four scalars.
+///
+/// Law: with the target of [`Scalings::target`] for an output, `x_start_hat` is `x_start`.
+pub trait Parameterization: Debug {
+    /// Each `[B]`.
+    fn scalings(&self, marginal: &Marginal) -> Scalings;
+}
+
+/// A named place in a backbone whose activations can be seen and replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// The `i`th skip connection of an encoder, in the order in which it is made.
+    Down(usize),
+    /// The output of the middle block.
+    Mid,
+    /// The output of the `i`th block of a decoder.
+    Up(usize),
+    /// The output of the `i`th block of a transformer.
+    Block(usize),
+}
+
+/// Sees, and may replace, the activations at named sites of one forward pass. `()` looks away.
+pub trait Probe {
+    /// `h` is what the network made at `site`; the answer is what it goes on with, of the same shape.
+    fn at(&mut self, site: Site, h: Tensor) -> Tensor;
+}
+
+impl Probe for () {
+    fn at(&mut self, _: Site, h: Tensor) -> Tensor {
+        h
+    }
+}
+
+impl<A: Probe + ?Sized, B: Probe + ?Sized> Probe for (&mut A, &mut B) {
+    fn at(&mut self, site: Site, h: Tensor) -> Tensor {
+        let h = self.0.at(site, h);
+        self.1.at(site, h)
+    }
+}
+
+/// Keeps the activations of the wanted sites.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// The sites to keep.
+    pub wanted: Vec<Site>,
+    /// What was seen there, with its graph.
+    pub seen: Vec<(Site, Tensor)>,
+}
+
+impl Probe for Recorder {
+    fn at(&mut self, site: Site, h: Tensor) -> Tensor {
+        if self.wanted.contains(&site) {
+            self.seen.push((site, h.shallow_clone()));
+        }
+        h
+    }
+}
+
+/// What a network is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// `[B, C, H, W]`, already multiplied by `c_in`.
+    pub x: &'a Tensor,
+    /// `c_noise`, `[B]`.
+    pub noise_level: &'a Tensor,
+    /// Conditions.
+    pub cond: &'a Cond,
+    /// Whether dropout and its like are on.
+    pub train: bool,
+}
+
+/// The raw network `F`. Knows nothing of schedules, losses, adapters or samplers.
+///
+/// Law: the output has the shape of the input's `x` (or of the learned extra channels); no row sees another row.
+pub trait Backbone: Debug {
+    /// `[B, C, H, W] -> [B, C', H, W]`.
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor;
+}
+
+/// `E[x_start | x_t]`, whatever the network predicts: all that a sampler, a penalty or a metric sees of a model.
+///
+/// Law: no row sees another row.
+pub trait Denoiser: Debug {
+    /// `x_t` `[B, C, H, W]`, `t` `[B]` f64 to `[B, C, H, W]`.
+    fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor;
+    /// The forward process that it inverts.
+    fn schedule(&self) -> &dyn NoiseSchedule;
+}
+
+/// Network, parameterisation and schedule: a model.
+#[derive(Debug)]
+pub struct Preconditioned {
+    /// `F`.
+    pub backbone: Box<dyn Backbone>,
+    /// What `F` predicts.
+    pub parameterization: Box<dyn Parameterization>,
+    /// The forward process.
+    pub schedule: Box<dyn NoiseSchedule>,
+}
+
+impl Preconditioned {
+    /// `F(c_in * x_t, c_noise)`, `[B, C, H, W]`.
+    pub fn raw(&self, x_t: &Tensor, s: &Scalings, cond: &Cond, train: bool, probe: &mut dyn Probe) -> Tensor {
+        let x = like(&s.c_in, x_t) * x_t;
+        let noise_level = s.c_noise.to_kind(x_t.kind());
+        self.backbone.forward(Input { x: &x, noise_level: &noise_level, cond, train }, probe)
+    }
+}
+
+impl Denoiser for Preconditioned {
+    fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
+        let s = self.parameterization.scalings(&self.schedule.marginal(t));
+        let raw = self.raw(x_t, &s, cond, false, &mut ());
+        like(&s.c_skip, x_t) * x_t + like(&s.c_out, x_t) * raw
+    }
+
+    fn schedule(&self) -> &dyn NoiseSchedule {
+        self.schedule.as_ref()
+    }
+}
+
+/// ControlNet, T2I-Adapter: residuals for a frozen backbone. Law: all zero at initialisation.
+pub trait Adapter: Debug {
+    /// What to add, and where.
+    fn residuals(&self, input: Input<'_>) -> Residuals;
+}
+
+/// Tensors to be added at named sites.
+#[derive(Debug, Default)]
+pub struct Residuals(pub Vec<(Site, Tensor)>);
+
+impl Probe for Residuals {
+    fn at(&mut self, site: Site, h: Tensor) -> Tensor {
+        match self.0.iter().find(|(s, _)| *s == site) {
+            Some((_, residual)) => h + residual,
+            None => h,
+        }
+    }
+}
+
+/// An adapted backbone is a backbone.
+#[derive(Debug)]
+pub struct Adapted<B, A> {
+    /// The frozen network.
+    pub backbone: B,
+    /// What is added to it.
+    pub adapter: A,
+}
+
+impl<B: Backbone, A: Adapter> Backbone for Adapted<B, A> {
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        let mut residuals = self.adapter.residuals(input);
+        self.backbone.forward(input, &mut (&mut residuals, probe))
+    }
+}
+
+/// Pixels to latents and back. Owns its latent scale and shift: nothing outside multiplies by a constant.
+///
+/// Law: `decode(encode(x))` has the shape of `x`.
+pub trait Autoencoder: Debug {
+    /// `[B, C, H, W]` in `[-1, 1]` to `[B, c, H/f, W/f]` of about unit variance.
+    fn encode(&self, x: &Tensor) -> Tensor;
+    /// The way back.
+    fn decode(&self, z: &Tensor) -> Tensor;
+}

@@ -1,0 +1,199 @@
+//! The spine of training: objective, gradient, update, observer.
+
+use crate::{
+    Batch, Clock, Cond, Curve, Denoiser, EvalWeights, Marginal, Noised, Params, Persist, Result, Site, State,
+};
+use std::fmt::Debug;
+use tch::{Kind, Tensor};
+
+/// Weight of the loss by noise level.
+///
+/// Law: finite and not negative.
+pub trait Weighting: Debug {
+    /// Weight of `|x_start_hat - x_start|^2`, `[B]`: the same for every parameterisation.
+    fn weight(&self, marginal: &Marginal) -> Tensor;
+}
+
+/// What a penalty may look at.
+pub trait View {
+    /// Where the run stands.
+    fn clock(&self) -> Clock;
+    /// A penalty of nothing: zeros, `[B]`.
+    fn zeros(&self) -> Tensor;
+}
+
+/// The view of a denoising step.
+#[derive(Debug)]
+pub struct Denoising<'a> {
+    /// The model, for penalties that make forward passes of their own.
+    pub denoiser: &'a dyn Denoiser,
+    /// The training points.
+    pub noised: &'a Noised,
+    /// `[B, C, H, W]`, with its graph.
+    pub x_start_hat: &'a Tensor,
+    /// The activations that penalties asked for.
+    pub taps: &'a [(Site, Tensor)],
+    /// Conditions.
+    pub cond: &'a Cond,
+    /// Where the run stands.
+    pub clock: Clock,
+}
+
+impl View for Denoising<'_> {
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn zeros(&self) -> Tensor {
+        self.noised.t.zeros_like().to_kind(Kind::Float)
+    }
+}
+
+/// A per-sample term of the loss. `V` is what it looks at: [`Denoising`], or an autoencoder's reconstruction.
+pub trait Penalty<V>: Debug + Persist {
+    /// As in logs.
+    fn name(&self) -> &'static str;
+    /// `[B]`. May change its own state, nothing else.
+    fn penalty(&mut self, view: &V) -> Result<Tensor>;
+    /// Activations that it needs.
+    fn taps(&self) -> Vec<Site> {
+        Vec::new()
+    }
+}
+
+/// A penalty on a denoising step.
+pub type DenoisingPenalty = Box<dyn for<'a> Penalty<Denoising<'a>>>;
+
+/// `weight(clock) * inner`.
+#[derive(Debug)]
+pub struct Scaled<P, C> {
+    /// The penalty.
+    pub inner: P,
+    /// Its weight over the run.
+    pub weight: C,
+}
+
+impl<P: Persist, C> Persist for Scaled<P, C> {
+    fn state(&self) -> State {
+        self.inner.state()
+    }
+
+    fn load_state(&mut self, state: State) -> Result<()> {
+        self.inner.load_state(state)
+    }
+}
+
+impl<V: View, P: Penalty<V>, C: Curve> Penalty<V> for Scaled<P, C> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn penalty(&mut self, view: &V) -> Result<Tensor> {
+        Ok(self.weight.at(view.clock()) * self.inner.penalty(view)?)
+    }
+
+    fn taps(&self) -> Vec<Site> {
+        self.inner.taps()
+    }
+}
+
+/// Lazy regularisation, Karras et al. 2020 (StyleGAN2), section 4.1: `k * inner` on every `k`th step.
+#[derive(Debug)]
+pub struct Every<P> {
+    /// The period, at least 1.
+    pub k: u64,
+    /// The penalty.
+    pub inner: P,
+}
+
+impl<P: Persist> Persist for Every<P> {
+    fn state(&self) -> State {
+        self.inner.state()
+    }
+
+    fn load_state(&mut self, state: State) -> Result<()> {
+        self.inner.load_state(state)
+    }
+}
+
+impl<V: View, P: Penalty<V>> Penalty<V> for Every<P> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn penalty(&mut self, view: &V) -> Result<Tensor> {
+        if view.clock().step.is_multiple_of(self.k) {
+            Ok(self.inner.penalty(view)? * self.k as f64)
+        } else {
+            Ok(view.zeros())
+        }
+    }
+
+    fn taps(&self) -> Vec<Site> {
+        self.inner.taps()
+    }
+}
+
+/// A loss and what it is made of.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// Scalar, with its graph.
+    pub loss: Tensor,
+    /// Named scalars for the log, detached, on the model's device.
+    pub terms: Vec<(&'static str, Tensor)>,
+}
+
+/// Batch in, scalar out.
+///
+/// Law: touches no weight, no gradient, no optimiser of the model; the same after the same seed.
+pub trait Objective: Debug + Persist {
+    /// The loss of one batch, drawn with libtorch's generator.
+    fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation>;
+}
+
+/// Leaves a gradient in `.grad` of every parameter.
+///
+/// Law: leaves the weights as they were, bit for bit.
+pub trait Gradient: Debug + Persist {
+    /// Evaluates the objective once or several times.
+    fn gradient(
+        &mut self,
+        params: &Params,
+        objective: &mut dyn Objective,
+        batch: &Batch,
+        clock: Clock,
+    ) -> Result<Evaluation>;
+}
+
+/// Moves the weights by one step.
+///
+/// Law: saved and loaded into a fresh one, it goes on bit for bit.
+pub trait Update: Debug + Persist {
+    /// One step.
+    fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation>;
+    /// What it moves.
+    fn params(&self) -> &Params;
+    /// `None` where the live weights are the ones to evaluate.
+    fn eval_weights(&self) -> Option<EvalWeights<'_>> {
+        None
+    }
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flow {
+    /// The next step, please.
+    Continue,
+    /// No further step, and why.
+    Stop(String),
+}
+
+/// Logs, validates, watches for copies, stops early.
+///
+/// Law: sees everything, changes nothing of the run.
+pub trait Observer: Debug + Persist {
+    /// Names its state in checkpoints; different for every observer of a run.
+    fn name(&self) -> &'static str;
+    /// Called after step `clock.step`, when `clock.step + 1` steps are done.
+    fn after_step(&mut self, clock: Clock, evaluation: &Evaluation, update: &dyn Update) -> Result<Flow>;
+}

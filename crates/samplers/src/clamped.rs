@@ -1,0 +1,23 @@
+//! Static thresholding.
+
+use heldout_core::{Cond, Denoiser, NoiseSchedule};
+use tch::Tensor;
+
+/// `x_start_hat` cut to `[-limit, limit]`; Saharia et al. 2022 (Imagen), section 2.3, static thresholding.
+#[derive(Debug)]
+pub struct Clamped<'a> {
+    /// The model.
+    pub inner: &'a dyn Denoiser,
+    /// Half the range of the data: 1 for images in `[-1, 1]`.
+    pub limit: f64,
+}
+
+impl Denoiser for Clamped<'_> {
+    fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
+        self.inner.denoise(x_t, t, cond).clamp(-self.limit, self.limit)
+    }
+
+    fn schedule(&self) -> &dyn NoiseSchedule {
+        self.inner.schedule()
+    }
+}

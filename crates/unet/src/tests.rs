@@ -1,0 +1,88 @@
+//! Laws, and the same numbers as diffusers for the same weights.
+
+use crate::{UNet, UNetConfig};
+use heldout_core::{Backbone, Cond, Input, Params, Recorder, Site};
+use heldout_testkit::{Golden, check_backbone, close};
+use tch::{Device, Kind, Tensor, nn};
+
+fn config() -> UNetConfig {
+    UNetConfig {
+        in_channels: 3,
+        out_channels: 3,
+        block_out_channels: vec![4, 8, 12],
+        layers_per_block: 2,
+        attention: vec![false, true, false],
+        mid_attention: true,
+        attention_head_dim: 4,
+        norm_num_groups: 4,
+        norm_eps: 1e-5,
+        dropout: 0.0,
+    }
+}
+
+fn unet(config: &UNetConfig) -> (nn::VarStore, UNet) {
+    tch::manual_seed(0);
+    let vars = nn::VarStore::new(Device::Cpu);
+    let unet = UNet::new(&vars.root(), config).unwrap();
+    (vars, unet)
+}
+
+#[test]
+fn the_unet_keeps_the_laws_of_a_backbone() {
+    let (_vars, unet) = unet(&config());
+    check_backbone(&unet, &Tensor::randn([4, 3, 16, 8], (Kind::Float, Device::Cpu)), &Cond::default());
+}
+
+/// Same parameter names, same weights, same output and same gradients as diffusers' `UNet2DModel`.
+#[test]
+fn the_unet_is_that_of_diffusers() {
+    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "unet2d");
+    for (name, config) in [
+        ("attention", config()),
+        ("plain", UNetConfig { attention: vec![false; 3], mid_attention: false, layers_per_block: 1, ..config() }),
+    ] {
+        let (vars, unet) = unet(&config);
+        let weights = golden.section(&format!("{name}.weights."));
+        let params = Params::of(&vars);
+        let names: Vec<&str> = params.named().map(|(n, _)| n).collect();
+        assert_eq!(names, weights.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>());
+        params.restore(&weights.into_iter().map(|(_, t)| t).collect::<Vec<_>>());
+        let get = |what: &str| golden.get(&format!("{name}.{what}"));
+        let (x, level) = (get("x"), get("step").to_kind(Kind::Float));
+        let input = Input { x: &x, noise_level: &level, cond: &Cond::default(), train: true };
+        let out = unet.forward(input, &mut ());
+        close(&out, &get("out"), 2e-5);
+        out.square().sum(Kind::Float).backward();
+        for (n, t) in params.named() {
+            let theirs = get(&format!("grad.{n}"));
+            close(&((t.grad() - &theirs) / (1.0f64 + theirs.abs().max())), &theirs.zeros_like(), 1e-4);
+        }
+    }
+}
+
+/// 12 skips, the middle and 3 resolutions can be watched.
+#[test]
+fn every_site_is_seen() {
+    let (_vars, unet) = unet(&config());
+    let x = Tensor::randn([1, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let level = Tensor::from_slice(&[3.0f32]);
+    let sites = (0..9).map(Site::Down).chain([Site::Mid]).chain((0..3).map(Site::Up));
+    let mut recorder = Recorder { wanted: sites.collect(), seen: Vec::new() };
+    let _ = unet.forward(Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false }, &mut recorder);
+    assert_eq!(recorder.seen.len(), recorder.wanted.len());
+}
+
+#[test]
+fn impossible_sizes_are_named() {
+    let error = |change: fn(&mut UNetConfig)| {
+        let mut c = config();
+        change(&mut c);
+        c.check().unwrap_err().to_string()
+    };
+    assert!(error(|c| c.block_out_channels[1] = 6).starts_with("block_out_channels: 6"));
+    assert!(error(|c| c.attention.truncate(1)).starts_with("attention: 1"));
+    assert!(error(|c| c.attention_head_dim = 5).starts_with("attention_head_dim: 5"));
+    assert!(error(|c| c.dropout = 1.0).starts_with("dropout: 1"));
+    assert!(config().check_images(3, 10, 16).unwrap_err().to_string().contains("10x16"));
+    assert!(config().check_images(1, 16, 16).unwrap_err().to_string().starts_with("in_channels: 3"));
+}
