@@ -194,6 +194,10 @@ pub enum Flow {
 pub trait Observer: Debug + Persist {
     /// Names its state in checkpoints; different for every observer of a run.
     fn name(&self) -> &'static str;
+    /// What says which checkpoint is best, if this observer knows: lower is better.
+    fn score(&self) -> Option<f64> {
+        None
+    }
     /// Called after step `clock.step`, when `clock.step + 1` steps are done.
     fn after_step(&mut self, clock: Clock, evaluation: &Evaluation, update: &dyn Update) -> Result<Flow>;
 }

@@ -1,0 +1,24 @@
+//! The plain gradient.
+
+use heldout_core::{Batch, Clock, Evaluation, Gradient, Objective, Params, Persist, Result};
+
+/// One evaluation, one backward pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Backprop;
+
+impl Persist for Backprop {}
+
+impl Gradient for Backprop {
+    fn gradient(
+        &mut self,
+        params: &Params,
+        objective: &mut dyn Objective,
+        batch: &Batch,
+        clock: Clock,
+    ) -> Result<Evaluation> {
+        params.zero_grad();
+        let evaluation = objective.evaluate(batch, clock)?;
+        evaluation.loss.f_backward()?;
+        Ok(evaluation)
+    }
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod backprop;
+mod checkpoint;
+mod curve;
+mod early_stopping;
+mod logger;
+mod monitor;
+mod objective;
+mod optimizer;
+mod optimizer_step;
+mod record;
+mod training;
+mod validation;
+
+pub use backprop::Backprop;
+pub use checkpoint::{Checkpoints, Loaded, sha256_of_file, write_atomically};
+pub use curve::{Decay, LearningRate};
+pub use early_stopping::EarlyStopping;
+pub use logger::TrainLogger;
+pub use monitor::MemorizationMonitor;
+pub use objective::DenoisingObjective;
+pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer_step::{NonFinite, OptimizerStep};
+pub use record::{Event, Sink, Weights};
+pub use training::{Ending, Run, Training, train};
+pub use validation::{ValidationSets, Validator, validation_loss};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The denoising objective.
+
+use heldout_core::{
+    Batch, Clock, Denoising, DenoisingPenalty, Evaluation, Noised, NoiseSource, Objective, Persist, Preconditioned,
+    Recorder, Result, State, TimeSampler, Times, Weighting, like, mean_flat,
+};
+use std::rc::Rc;
+use tch::Kind;
+
+/// Weighted squared error of the network against the target of its parameterisation, plus penalties.
+///
+/// `weight(x_start space) * c_out^2 * |F - F*|^2`, which is `weight * |x_start_hat - x_start|^2` (Karras et al. 2022,
+/// Eq. 8) without the cancellation at low noise.
+#[derive(Debug)]
+pub struct DenoisingObjective {
+    /// The model; observers share it.
+    pub model: Rc<Preconditioned>,
+    /// Draws noise levels.
+    pub times: Box<dyn TimeSampler>,
+    /// Draws noise.
+    pub noise: Box<dyn NoiseSource>,
+    /// Weights noise levels.
+    pub weighting: Box<dyn Weighting>,
+    /// Further terms.
+    pub penalties: Vec<DenoisingPenalty>,
+}
+
+impl Persist for DenoisingObjective {
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.nest("times", self.times.state());
+        self.penalties.iter().enumerate().for_each(|(i, p)| state.nest(&format!("penalty {i}"), p.state()));
+        state
+    }
+
+    fn load_state(&mut self, mut state: State) -> Result<()> {
+        self.times.load_state(state.unnest("times"))?;
+        let mut penalties = self.penalties.iter_mut().enumerate();
+        penalties.try_for_each(|(i, p)| p.load_state(state.unnest(&format!("penalty {i}"))))
+    }
+}
+
+impl Objective for DenoisingObjective {
+    fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation> {
+        let Batch { x_start, cond } = batch;
+        let Times { t, weight: importance } = self.times.sample(x_start.size()[0], clock, x_start.device());
+        let draw = self.noise.draw(x_start, &t, clock);
+        let marginal = self.model.schedule.marginal(&t);
+        let x_t = like(&marginal.alpha, x_start) * x_start + like(&marginal.sigma, x_start) * draw.applied;
+
+        let scalings = self.model.parameterization.scalings(&marginal);
+        let wanted = self.penalties.iter().flat_map(|p| p.taps()).collect();
+        let mut taps = Recorder { wanted, seen: Vec::new() };
+        let raw = self.model.raw(&x_t, &scalings, cond, true, &mut taps);
+
+        let (a, b) = scalings.target(&marginal);
+        let target = like(&a, x_start) * x_start + like(&b, x_start) * &draw.target;
+        let error = mean_flat(&(&raw - target).square()); // [B]
+        self.times.observe(&t, &error.detach());
+        let weight = self.weighting.weight(&marginal) * scalings.c_out.square() * importance;
+        let mut loss = (error * weight.to_kind(Kind::Float)).mean(Kind::Float);
+        let mut terms = vec![("denoising", loss.detach())];
+        if self.penalties.is_empty() {
+            return Ok(Evaluation { loss, terms });
+        }
+
+        let x_start_hat = like(&scalings.c_skip, x_start) * &x_t + like(&scalings.c_out, x_start) * raw;
+        let noised = Noised { x_start: x_start.shallow_clone(), noise: draw.target, t, x_t, marginal };
+        let view = Denoising {
+            denoiser: self.model.as_ref(),
+            noised: &noised,
+            x_start_hat: &x_start_hat,
+            taps: &taps.seen,
+            cond,
+            clock,
+        };
+        for penalty in &mut self.penalties {
+            let term = penalty.penalty(&view)?.mean(Kind::Float);
+            terms.push((penalty.name(), term.detach()));
+            loss += term;
+        }
+        Ok(Evaluation { loss, terms })
+    }
+}

@@ -1,0 +1,170 @@
+//! Optimisers whose whole state can be written down, which libtorch's own cannot.
+
+use heldout_core::{Error, Params, Persist, Result, State};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// An optimiser as a recipe writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OptimizerConfig {
+    /// Kingma and Ba 2015, Algorithm 1; weight decay is added to the gradient.
+    Adam {
+        /// Decays of the two moments.
+        betas: [f64; 2],
+        /// Added to the denominator.
+        eps: f64,
+        /// L2 penalty.
+        weight_decay: f64,
+    },
+    /// Loshchilov and Hutter 2019, Algorithm 2; weight decay acts on the weights alone.
+    AdamW {
+        /// Decays of the two moments.
+        betas: [f64; 2],
+        /// Added to the denominator.
+        eps: f64,
+        /// Decoupled decay, times the learning rate.
+        weight_decay: f64,
+    },
+    /// Gradient descent with momentum; Sutskever et al. 2013, in PyTorch's form.
+    Sgd {
+        /// Decay of the velocity; 0 for none.
+        momentum: f64,
+        /// Whether to look ahead.
+        nesterov: bool,
+        /// L2 penalty.
+        weight_decay: f64,
+    },
+}
+
+impl OptimizerConfig {
+    /// Which field cannot be honoured.
+    pub fn check(&self) -> Result<()> {
+        let fail = |field: &str, reason: String| Err(Error::config(field, reason));
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let decay = match *self {
+            Self::Adam { betas, eps, weight_decay } | Self::AdamW { betas, eps, weight_decay } => {
+                if !betas.into_iter().all(share) {
+                    return fail("betas", format!("{betas:?}: both lie in [0, 1)"));
+                }
+                if !(eps > 0.0 && eps.is_finite()) {
+                    return fail("eps", format!("{eps} is not a positive number"));
+                }
+                weight_decay
+            }
+            Self::Sgd { momentum, nesterov, weight_decay } => {
+                if !share(momentum) {
+                    return fail("momentum", format!("{momentum} is not in [0, 1)"));
+                }
+                if nesterov && momentum == 0.0 {
+                    return fail("nesterov", "true needs a momentum above 0".to_owned());
+                }
+                weight_decay
+            }
+        };
+        if decay >= 0.0 && decay.is_finite() {
+            return Ok(());
+        }
+        fail("weight_decay", format!("{decay} is not a number from 0 up"))
+    }
+}
+
+/// An optimiser over named tensors, with its moments.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    steps: u64,
+    names: Vec<String>,
+    /// First moments, or velocities.
+    first: Vec<Tensor>,
+    /// Second moments; empty for SGD.
+    second: Vec<Tensor>,
+}
+
+impl Optimizer {
+    /// For these parameters, with all moments 0.
+    pub fn new(config: OptimizerConfig, params: &Params) -> Result<Self> {
+        config.check()?;
+        let zeros = || params.tensors().map(|p| p.detach().zeros_like()).collect::<Vec<_>>();
+        let second = if matches!(config, OptimizerConfig::Sgd { .. }) { Vec::new() } else { zeros() };
+        let names = params.named().map(|(n, _)| n.to_owned()).collect();
+        Ok(Self { config, steps: 0, names, first: zeros(), second })
+    }
+
+    /// One step along the gradients in `params`; a parameter without a gradient stays.
+    pub fn step(&mut self, params: &Params, learning_rate: f64) {
+        self.steps += 1;
+        tch::no_grad(|| {
+            for (i, p) in params.tensors().enumerate() {
+                let g = p.grad();
+                if g.defined() {
+                    self.step_one(i, p.shallow_clone(), g, learning_rate);
+                }
+            }
+        });
+    }
+
+    fn step_one(&mut self, i: usize, mut p: Tensor, mut g: Tensor, rate: f64) {
+        match self.config {
+            OptimizerConfig::Adam { betas, eps, weight_decay } => {
+                if weight_decay != 0.0 {
+                    g = g + &p * weight_decay;
+                }
+                self.adam(i, &mut p, &g, rate, betas, eps);
+            }
+            OptimizerConfig::AdamW { betas, eps, weight_decay } => {
+                if weight_decay != 0.0 {
+                    let _ = p.g_mul_scalar_(1.0 - rate * weight_decay);
+                }
+                self.adam(i, &mut p, &g, rate, betas, eps);
+            }
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+                if weight_decay != 0.0 {
+                    g = g + &p * weight_decay;
+                }
+                if momentum != 0.0 {
+                    let velocity = &mut self.first[i];
+                    let _ = velocity.g_mul_scalar_(momentum);
+                    let _ = velocity.g_add_(&g);
+                    g = if nesterov { g + &*velocity * momentum } else { velocity.shallow_clone() };
+                }
+                let _ = p.g_sub_(&(g * rate));
+            }
+        }
+    }
+
+    fn adam(&mut self, i: usize, p: &mut Tensor, g: &Tensor, rate: f64, [beta1, beta2]: [f64; 2], eps: f64) {
+        let (first, second) = (&mut self.first[i], &mut self.second[i]);
+        let _ = first.lerp_(g, 1.0 - beta1);
+        let _ = second.lerp_(&g.square(), 1.0 - beta2);
+        let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
+        let mut denominator = second.sqrt();
+        let _ = denominator.g_mul_scalar_(correction(beta2).powf(-0.5));
+        let _ = denominator.g_add_scalar_(eps);
+        let mut change = &*first / denominator;
+        let _ = change.g_mul_scalar_(rate / correction(beta1));
+        let _ = p.g_sub_(&change);
+    }
+}
+
+impl Persist for Optimizer {
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.set_count("steps", self.steps);
+        for (moment, tensors) in [("first", &self.first), ("second", &self.second)] {
+            let named = self.names.iter().zip(tensors);
+            state.tensors.extend(named.map(|(n, t)| (format!("{moment}/{n}"), t.copy())));
+        }
+        state
+    }
+
+    fn load_state(&mut self, mut state: State) -> Result<()> {
+        self.steps = state.count("steps")?;
+        for (moment, tensors) in [("first", &mut self.first), ("second", &mut self.second)] {
+            for (name, t) in self.names.iter().zip(tensors) {
+                state.restore(&format!("{moment}/{name}"), t)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What observers report.
+
+use heldout_core::{Measurement, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+/// The weights that were evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// Those that the optimiser moves.
+    Live,
+    /// Their exponential moving average.
+    Ema,
+}
+
+/// Something that an observer saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// Means over the training steps since the last such event.
+    Train {
+        /// The training loss, all terms.
+        loss: f64,
+        /// Its named terms, and `grad_norm`.
+        terms: BTreeMap<String, f64>,
+        /// The learning rate of the last step.
+        learning_rate: f64,
+        /// Steps that were skipped for a non-finite loss or gradient, since the start.
+        skipped: u64,
+    },
+    /// Denoising loss `mean (x_start_hat - x_start)^2` at fixed noise, per noise level.
+    Validation {
+        /// Which weights.
+        weights: Weights,
+        /// The noise levels, from much noise to little.
+        log_snr: Vec<f64>,
+        /// On training images, per level.
+        train: Vec<f64>,
+        /// On held-out images, per level.
+        held_out: Vec<f64>,
+    },
+    /// How many samples are copies.
+    Memorization {
+        /// `f_mem`, or `f_mem_transformed` where flipped and shifted copies count too.
+        metric: String,
+        /// How many samples were drawn.
+        samples: usize,
+        /// The model and the floor.
+        #[serde(flatten)]
+        measurement: Measurement,
+    },
+    /// Something a reader should know: a skipped step, an early stop, a damaged checkpoint.
+    Note {
+        /// In a sentence.
+        message: String,
+    },
+}
+
+/// Takes events down.
+pub trait Sink: Debug {
+    /// `step` steps are done.
+    fn write(&self, step: u64, event: Event) -> Result<()>;
+}

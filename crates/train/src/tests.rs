@@ -1,0 +1,314 @@
+//! Laws of the parts, optimisers against PyTorch, resume to the last bit, damage found.
+
+use crate::{
+    Backprop, Checkpoints, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite, Optimizer,
+    OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, train,
+};
+use heldout_core::{
+    Batch, BatchSource, Clock, Curve, Error, Evaluation, NoiseDraw, NoiseSource, Objective, Observer, Params, Persist,
+    Preconditioned, Result, State, TimeSampler, Times, Update, Weighting, Marginal,
+};
+use heldout_testkit::{
+    Blobs, Golden, Mlp, SquaredError, TrigSchedule, VPrediction, check_curve, check_gradient, check_objective,
+    check_persist, check_update, close, same,
+};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind, Tensor, nn};
+
+#[derive(Debug)]
+struct UniformTimes;
+impl Persist for UniformTimes {}
+impl TimeSampler for UniformTimes {
+    fn sample(&mut self, n: i64, _: Clock, device: Device) -> Times {
+        let t = Tensor::rand([n], (Kind::Double, device)) * 0.98 + 0.01;
+        Times { weight: t.ones_like(), t }
+    }
+}
+#[derive(Debug)]
+struct Gaussian;
+impl NoiseSource for Gaussian {
+    fn draw(&mut self, x: &Tensor, _: &Tensor, _: Clock) -> NoiseDraw {
+        let applied = x.randn_like();
+        NoiseDraw { target: applied.shallow_clone(), applied }
+    }
+}
+#[derive(Debug)]
+struct SnrPlusOne;
+impl Weighting for SnrPlusOne {
+    fn weight(&self, m: &Marginal) -> Tensor {
+        (&m.alpha / &m.sigma).square() + 1.0
+    }
+}
+
+const ADAM_W: OptimizerConfig = OptimizerConfig::AdamW { betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.01 };
+const RATE: LearningRate = LearningRate { peak: 1e-2, warmup_steps: 3, decay: Decay::Cosine };
+
+fn parts() -> (OptimizerStep<Backprop, LearningRate>, DenoisingObjective) {
+    tch::manual_seed(1);
+    let vars = nn::VarStore::new(Device::Cpu);
+    let model = Preconditioned {
+        backbone: Box::new(Mlp::new(&vars.root(), 2)),
+        parameterization: Box::new(VPrediction),
+        schedule: Box::new(TrigSchedule),
+    };
+    let params = Params::of(&vars);
+    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    let objective = DenoisingObjective {
+        model: Rc::new(model),
+        times: Box::new(UniformTimes),
+        noise: Box::new(Gaussian),
+        weighting: Box::new(SnrPlusOne),
+        penalties: Vec::new(),
+    };
+    (OptimizerStep::new(params, optimizer, Backprop, RATE, NonFinite::Stop), objective)
+}
+
+fn batch() -> Batch {
+    Blobs { n: 64, seed: 2 }.batch(Clock { step: 0, total: 1 }).unwrap()
+}
+
+#[derive(Debug, Default)]
+struct Memory(RefCell<Vec<(u64, Event)>>);
+impl Sink for Memory {
+    fn write(&self, step: u64, event: Event) -> Result<()> {
+        self.0.borrow_mut().push((step, event));
+        Ok(())
+    }
+}
+
+#[test]
+fn the_objective_and_the_gradient_keep_their_laws() {
+    let (update, mut objective) = parts();
+    check_objective(&mut objective, update.params(), &batch());
+    check_gradient(&mut Backprop, &mut objective, update.params(), &batch());
+}
+
+#[test]
+fn the_optimizer_step_keeps_the_laws_of_an_update() {
+    check_update(parts, &batch());
+}
+
+#[test]
+fn learning_rates_keep_their_law_and_their_ends() {
+    for decay in [Decay::Constant, Decay::Linear, Decay::Cosine] {
+        let rate = LearningRate { peak: 0.5, warmup_steps: 10, decay };
+        check_curve(&rate, 100);
+        assert!((rate.at(Clock { step: 0, total: 100 }) - 0.05).abs() < 1e-3);
+        let end = rate.at(Clock { step: 100, total: 100 });
+        assert!((end - if decay == Decay::Constant { 0.5 } else { 0.0 }).abs() < 1e-12);
+    }
+    assert!(LearningRate { peak: -1.0, ..RATE }.check().is_err());
+}
+
+/// Twenty steps on recorded gradients end where PyTorch's optimisers end.
+#[test]
+fn optimizers_are_those_of_pytorch() {
+    let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "optimizers");
+    let sgd = |momentum, nesterov| OptimizerConfig::Sgd { momentum, nesterov, weight_decay: 0.01 };
+    let cases = [
+        ("adam", OptimizerConfig::Adam { betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.01 }),
+        ("adamw", ADAM_W),
+        ("sgd", sgd(0.0, false)),
+        ("sgd_momentum", sgd(0.9, false)),
+        ("sgd_nesterov", sgd(0.9, true)),
+    ];
+    for (name, config) in cases {
+        let vars = nn::VarStore::new(Device::Cpu);
+        let start = golden.get("start");
+        let p = vars.root().var_copy("p", &start);
+        let params = Params::of(&vars);
+        let mut optimizer = Optimizer::new(config, &params).unwrap();
+        let grads = golden.get("grads");
+        for step in 0..20 {
+            params.zero_grad();
+            (&p * grads.get(step)).sum(Kind::Float).backward();
+            optimizer.step(&params, 0.05);
+        }
+        close(&p, &golden.get(name), 2e-6);
+        assert!(!p.equal(&start));
+    }
+}
+
+#[test]
+fn optimizer_state_survives_saving() {
+    let (mut update, mut objective) = parts();
+    update.update(&mut objective, &batch(), Clock { step: 0, total: 5 }).unwrap();
+    check_persist(&update, &mut parts().0);
+}
+
+fn run(folder: Option<&std::path::Path>, stop_at: Option<u64>) -> (Vec<Tensor>, Vec<(u64, Event)>) {
+    let (mut update, mut objective) = parts();
+    let memory = Rc::new(Memory::default());
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(TrainLogger::new(7, memory.clone()))];
+    let mut checkpoints = folder.map(|f| Checkpoints::new(f, "blobs", 4, 2).unwrap());
+    let mut from = 0;
+    let loaded = checkpoints.as_ref().and_then(|c| c.newest().unwrap());
+    let mut data = Blobs { n: 64, seed: 2 };
+    let mut training = Training {
+        data: &mut data,
+        objective: &mut objective,
+        update: &mut update,
+        observers: &mut observers,
+        checkpoints: checkpoints.as_mut(),
+    };
+    if let Some(loaded) = loaded {
+        from = loaded.step;
+        training.load_state(loaded.state).unwrap();
+    }
+    tch::manual_seed(999); // Whatever happened in between.
+    // A run that is cut has the same total: its curves are those of the whole run.
+    #[derive(Debug)]
+    struct Cut<'a>(Blobs, Option<u64>, &'a AtomicBool);
+    impl BatchSource for Cut<'_> {
+        fn batch(&mut self, clock: Clock) -> Result<Batch> {
+            if Some(clock.step) == self.1 {
+                self.2.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            self.0.batch(clock)
+        }
+    }
+    let flag = AtomicBool::new(false);
+    let mut cut = Cut(Blobs { n: 64, seed: 2 }, stop_at, &flag);
+    training.data = &mut cut;
+    let ending = train(Run { seed: 5, rank: 0, from, total: 20 }, training, &flag).unwrap();
+    assert_eq!(ending, stop_at.map_or(Ending::Finished, |s| Ending::Interrupted(s + 1)));
+    let events = memory.0.borrow().clone();
+    (update.params().snapshot(), events)
+}
+
+/// Interrupted at any step and resumed, a run ends with the same bytes and has reported the same means.
+#[test]
+fn a_resumed_run_is_the_same_run() {
+    let (whole, events) = run(None, None);
+    for cut in [0, 5, 6, 11] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, before) = run(Some(folder.path()), Some(cut));
+        let (resumed, after) = run(Some(folder.path()), None);
+        assert!(same(&whole, &resumed), "cut after step {cut}");
+        assert_eq!(events, [before, after].concat(), "cut after step {cut}");
+    }
+}
+
+#[test]
+fn checkpoints_keep_the_last_and_the_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut checkpoints = Checkpoints::new(folder.path(), "x", 1, 2).unwrap();
+    let state = || {
+        let mut s = State::default();
+        s.tensors.insert("weights/w".to_owned(), Tensor::from_slice(&[1.0f32, 2.0]));
+        s.set_count("count", u64::MAX - 1);
+        s
+    };
+    for (step, score) in [(1, 5.0), (2, 1.0), (3, 4.0), (4, 3.0), (5, 2.0)] {
+        checkpoints.save(step, Some(score), &state()).unwrap();
+    }
+    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["step-00000002", "step-00000004", "step-00000005"]);
+    let mut newest = checkpoints.newest().unwrap().unwrap();
+    assert_eq!((newest.step, newest.state.count("count").unwrap()), (5, u64::MAX - 1));
+    assert!(newest.state.tensors["weights/w"].equal(&Tensor::from_slice(&[1.0f32, 2.0])));
+    assert_eq!(Loaded::open(folder.path(), true).unwrap().step, 2);
+}
+
+/// One flipped byte anywhere in any file is found; the checkpoint before it is taken, and the damage is named.
+#[test]
+fn a_flipped_byte_is_found() {
+    for file in ["weights.safetensors", "state.json", "manifest.json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::new(folder.path(), "x", 1, 3).unwrap();
+        let mut state = State::default();
+        state.tensors.insert("weights/w".to_owned(), Tensor::from_slice(&[1.0f32; 50]));
+        checkpoints.save(1, None, &state).unwrap();
+        checkpoints.save(2, None, &state).unwrap();
+        let path = folder.path().join("step-00000002").join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let loaded = checkpoints.newest().unwrap().unwrap();
+        assert_eq!(loaded.step, 1, "{file}");
+        assert!(loaded.damaged[0].contains("step-00000002") && loaded.damaged[0].contains("damaged"), "{:?}", loaded.damaged);
+        std::fs::remove_dir_all(folder.path().join("step-00000001")).unwrap();
+        let error = checkpoints.newest().unwrap_err().to_string();
+        assert!(error.contains("no whole checkpoint is left"), "{error}");
+    }
+}
+
+#[test]
+fn checkpoints_of_another_run_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    Checkpoints::new(folder.path(), "one", 1, 1).unwrap().save(1, None, &State::default()).unwrap();
+    let error = Checkpoints::new(folder.path(), "other", 1, 1).unwrap().newest().unwrap_err();
+    assert!(error.to_string().contains("another recipe"), "{error}");
+}
+
+/// The toy objective with a loss that stops being a number at step 2.
+#[derive(Debug)]
+struct Diverging(SquaredError);
+impl Persist for Diverging {}
+impl Objective for Diverging {
+    fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation> {
+        let mut e = self.0.evaluate(batch, clock)?;
+        if clock.step == 2 {
+            e.loss = e.loss * f64::NAN;
+            e.terms = vec![("squared_error", e.loss.detach())];
+        }
+        Ok(e)
+    }
+}
+
+fn diverging(policy: NonFinite) -> (OptimizerStep<Backprop, f64>, Diverging) {
+    tch::manual_seed(1);
+    let vars = nn::VarStore::new(Device::Cpu);
+    let objective = Diverging(SquaredError(Mlp::new(&vars.root(), 2)));
+    let params = Params::of(&vars);
+    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    (OptimizerStep::new(params, optimizer, Backprop, 1e-2, policy), objective)
+}
+
+fn is_error_of_step_2(result: Result<Evaluation>) -> bool {
+    matches!(result, Err(Error::Diverged { term, step: 2 }) if term == "loss term `squared_error`")
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_or_is_counted() {
+    let (mut stop, mut objective) = diverging(NonFinite::Stop);
+    let mut at = |u: &mut OptimizerStep<Backprop, f64>, step| u.update(&mut objective, &batch(), Clock { step, total: 9 });
+    (0..2).for_each(|step| drop(at(&mut stop, step).unwrap()));
+    assert!(is_error_of_step_2(at(&mut stop, 2)));
+
+    let (mut skip, mut objective) = diverging(NonFinite::Skip);
+    let mut snapshots = Vec::new();
+    for step in 0..4 {
+        let e = skip.update(&mut objective, &batch(), Clock { step, total: 9 }).unwrap();
+        let skipped = e.terms.iter().find(|(n, _)| *n == "skipped").unwrap().1.int64_value(&[]);
+        assert_eq!(skipped, i64::from(step >= 2));
+        snapshots.push(skip.params().snapshot());
+    }
+    assert!(same(&snapshots[1], &snapshots[2]), "a skipped step moves nothing");
+    assert!(!same(&snapshots[2], &snapshots[3]), "the next one goes on");
+    assert!(snapshots[3].iter().all(|t| t.isfinite().all().int64_value(&[]) == 1));
+}
+
+#[test]
+fn a_parameter_without_a_gradient_is_named() {
+    tch::manual_seed(1);
+    let vars = nn::VarStore::new(Device::Cpu);
+    let mut objective = SquaredError(Mlp::new(&vars.root(), 2));
+    let _unused = vars.root().zeros("unused", &[3]);
+    let params = Params::of(&vars);
+    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    let mut update = OptimizerStep::new(params, optimizer, Backprop, 1e-2, NonFinite::Stop);
+    let error = update.update(&mut objective, &batch(), Clock { step: 0, total: 1 }).unwrap_err().to_string();
+    assert!(error.starts_with("parameter unused: no gradient"), "{error}");
+}
+
+#[test]
+fn interrupts_leave_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    run(Some(folder.path()), Some(6));
+    assert_eq!(Loaded::open(folder.path(), false).unwrap().step, 7);
+}

@@ -1,0 +1,103 @@
+//! Denoising loss at fixed noise, on training and held-out images.
+
+use crate::record::{Event, Sink, Weights};
+use heldout_core::{
+    Clock, Cond, Denoiser, Evaluation, Flow, Observer, Persist, Result, State, Update, like, mean_flat,
+    stream,
+};
+use std::rc::Rc;
+use tch::{Kind, Tensor};
+
+/// The images, noise levels and seed of a validation: all that its numbers depend on besides the weights.
+#[derive(Debug)]
+pub struct ValidationSets {
+    /// Training images `[N, C, H, W]`.
+    pub train: Tensor,
+    /// Held-out images `[N, C, H, W]`, as many.
+    pub held_out: Tensor,
+    /// Noise levels, `ln(alpha^2 / sigma^2)`.
+    pub log_snr: Vec<f64>,
+    /// Rows of one forward pass.
+    pub batch: i64,
+    /// Seed of the noise, which is the same for both sets, for all weights and at all times.
+    pub seed: u64,
+}
+
+/// Mean of `(x_start_hat - x_start)^2` per noise level, over `images` `[N, C, H, W]`.
+pub fn validation_loss(denoiser: &dyn Denoiser, images: &Tensor, sets: &ValidationSets) -> Vec<f64> {
+    let n = images.size()[0];
+    let time_of = |log_snr: f64| denoiser.schedule().time_of(&Tensor::from_slice(&[log_snr]));
+    let level = |(index, log_snr): (usize, &f64)| {
+        tch::manual_seed(stream(sets.seed, "validation noise", index as u64, 0) as i64);
+        let noise = images.randn_like();
+        let t = time_of(*log_snr).to_device(images.device()).expand([n], false);
+        let m = denoiser.schedule().marginal(&t);
+        let x_t = like(&m.alpha, images) * images + like(&m.sigma, images) * noise;
+        let parts = (0..n).step_by(sets.batch as usize).map(|start| {
+            let len = sets.batch.min(n - start);
+            let rows = |x: &Tensor| x.narrow(0, start, len);
+            let x_start_hat = denoiser.denoise(&rows(&x_t), &rows(&t), &Cond::default());
+            mean_flat(&(x_start_hat - rows(images)).square())
+        });
+        Tensor::cat(&parts.collect::<Vec<_>>(), 0).mean(Kind::Double).double_value(&[])
+    };
+    tch::no_grad(|| sets.log_snr.iter().enumerate().map(level).collect())
+}
+
+/// Validates every `every` steps, with the live weights and with the averaged ones.
+#[derive(Debug)]
+pub struct Validator {
+    /// The model, which shares its weights with the update.
+    pub model: Rc<dyn Denoiser>,
+    /// On what.
+    pub sets: ValidationSets,
+    /// How often, in steps; the last step is always validated.
+    pub every: u64,
+    /// Where the losses go.
+    pub sink: Rc<dyn Sink>,
+    /// The latest held-out loss of the evaluation weights, mean over levels.
+    pub latest: Option<f64>,
+}
+
+impl Validator {
+    fn validate(&mut self, step: u64, weights: Weights) -> Result<()> {
+        let train = validation_loss(self.model.as_ref(), &self.sets.train, &self.sets);
+        let held_out = validation_loss(self.model.as_ref(), &self.sets.held_out, &self.sets);
+        self.latest = Some(held_out.iter().sum::<f64>() / held_out.len() as f64);
+        self.sink.write(step, Event::Validation { weights, log_snr: self.sets.log_snr.clone(), train, held_out })
+    }
+}
+
+impl Persist for Validator {
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.values.insert("latest".to_owned(), self.latest.into());
+        state
+    }
+
+    fn load_state(&mut self, mut state: State) -> Result<()> {
+        self.latest = state.values.remove("latest").and_then(|v| v.as_f64());
+        Ok(())
+    }
+}
+
+impl Observer for Validator {
+    fn name(&self) -> &'static str {
+        "validation"
+    }
+
+    fn score(&self) -> Option<f64> {
+        self.latest
+    }
+
+    fn after_step(&mut self, clock: Clock, _: &Evaluation, update: &dyn Update) -> Result<Flow> {
+        let done = clock.step + 1;
+        if done.is_multiple_of(self.every) || done == clock.total {
+            self.validate(done, Weights::Live)?;
+            if let Some(_guard) = update.eval_weights() {
+                self.validate(done, Weights::Ema)?; // second, so that `latest` is of the weights that count
+            }
+        }
+        Ok(Flow::Continue)
+    }
+}
