@@ -1,0 +1,136 @@
+//! A set of images of one shape, whatever it is stored in.
+
+use crate::folder::Folder;
+use crate::idx::{self, Idx};
+use crate::{Manifest, to_unit_range};
+use heldout_core::{Error, Result};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+/// Images of one shape, with labels where there are any.
+#[derive(Debug)]
+pub struct ImageSet {
+    /// Short name.
+    pub name: String,
+    /// Name for people.
+    pub title: String,
+    /// Where it comes from, and its licence, where that is known.
+    pub origin: Option<String>,
+    /// `[channels, height, width]`.
+    pub shape: [usize; 3],
+    /// Class of each image.
+    pub labels: Option<Vec<i64>>,
+    /// Names of the classes, by label.
+    pub classes: Vec<String>,
+    store: Store,
+}
+
+#[derive(Debug)]
+enum Store {
+    /// `[N, H, W, C]`.
+    Bytes(Vec<u8>),
+    Files(Folder),
+}
+
+impl ImageSet {
+    /// Opens a folder with `dataset.toml`, an IDX file (plain or gzipped, labels beside it by MNIST's naming), or a folder
+    /// of PNG and JPEG files, which may lie in one subfolder per class.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if metadata.is_file() {
+            let labels = labels_beside(path).filter(|p| p.is_file());
+            return Self::from_idx(name.clone(), name, None, path, labels.as_deref(), Vec::new());
+        }
+        if !path.join("dataset.toml").is_file() {
+            let folder = Folder::open(path)?;
+            let (shape, labels, classes) = (folder.shape, folder.labels.clone(), folder.classes.clone());
+            return Ok(Self { title: name.clone(), name, origin: None, shape, labels, classes, store: Store::Files(folder) });
+        }
+        let m = Manifest::read(path)?;
+        let labels = m.labels.as_ref().map(|l| path.join(l));
+        let origin = Some(format!("{}; licence {}", m.source, m.license));
+        let images = path.join(&m.images);
+        let set = Self::from_idx(m.name, m.title, origin, &images, labels.as_deref(), m.classes)?;
+        if (set.len(), set.shape) != (m.count, [m.channels, m.height, m.width]) {
+            let reason = format!("holds {} images of {:?}: dataset.toml says otherwise", set.len(), set.shape);
+            return Err(Error::file(images, reason));
+        }
+        Ok(set)
+    }
+
+    fn from_idx(
+        name: String,
+        title: String,
+        origin: Option<String>,
+        images: &Path,
+        labels: Option<&Path>,
+        classes: Vec<String>,
+    ) -> Result<Self> {
+        let Idx { dims, bytes } = idx::read(images)?;
+        let shape = match dims[..] {
+            [_, h, w] => [1, h, w],
+            [_, h, w, c @ (1 | 3)] => [c, h, w],
+            _ => return Err(Error::file(images, format!("dimensions {dims:?}: images are [N, H, W] or [N, H, W, 3]"))),
+        };
+        let labels = labels.map(|path| {
+            let found = idx::read(path)?;
+            if found.dims != [dims[0]] {
+                let reason = format!("dimensions {:?}: labels of {} images are [{}]", found.dims, dims[0], dims[0]);
+                return Err(Error::file(path, reason));
+            }
+            Ok(found.bytes.into_iter().map(i64::from).collect())
+        });
+        Ok(Self { name, title, origin, shape, labels: labels.transpose()?, classes, store: Store::Bytes(bytes) })
+    }
+
+    /// Images.
+    pub fn len(&self) -> usize {
+        match &self.store {
+            Store::Bytes(bytes) => bytes.len() / self.pixels(),
+            Store::Files(folder) => folder.paths.len(),
+        }
+    }
+
+    /// Never true for a set that was opened.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Numbers of one image.
+    pub fn pixels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// One image as `[C, H, W]`, or the file that cannot be read.
+    pub fn image(&self, index: usize) -> Result<Vec<u8>> {
+        match &self.store {
+            Store::Files(folder) => folder.read(index),
+            Store::Bytes(bytes) => {
+                let image = &bytes[index * self.pixels()..(index + 1) * self.pixels()];
+                let channels = self.shape[0];
+                Ok((0..channels).flat_map(|c| image.iter().skip(c).step_by(channels).copied()).collect())
+            }
+        }
+    }
+
+    /// Images as u8 `[n, C, H, W]`; files are decoded on all cores.
+    pub fn bytes(&self, indices: &[usize]) -> Result<Tensor> {
+        let images: Vec<Vec<u8>> = indices.par_iter().map(|i| self.image(*i)).collect::<Result<_>>()?;
+        let [c, h, w] = self.shape.map(|n| n as i64);
+        Ok(Tensor::from_slice(&images.concat()).view([indices.len() as i64, c, h, w]))
+    }
+
+    /// Images as f32 in `[-1, 1]`, `[n, C, H, W]` on `device`.
+    pub fn tensor(&self, indices: &[usize], device: Device) -> Result<Tensor> {
+        Ok(to_unit_range(&self.bytes(indices)?.to_device(device)))
+    }
+}
+
+/// `..-labels-idx1-ubyte..` beside `..-images-idx3-ubyte..`.
+fn labels_beside(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?;
+    let labels = name.replace("images-idx3", "labels-idx1");
+    (labels != name).then(|| images.with_file_name(labels))
+}
