@@ -1,0 +1,269 @@
+//! One arm with one seed: data, training, evaluation.
+
+use crate::assemble::{generate, model};
+use crate::evaluate::{Evaluated, evaluate};
+use crate::machine::peak_rss_bytes;
+use crate::progress::{Bar, Progress};
+use crate::recipe::Recipe;
+use crate::result::{ArmResult, LevelGap};
+use crate::sink::ArmSink;
+use anyhow::{Context, Result, anyhow};
+use heldout_core::{Denoiser, Error, Metric, Observer, Params, Persist, Preconditioned, Update, stream};
+use heldout_data::{Batches, ImageSet, Split, find};
+use heldout_metrics::{Copies, MemorizedFraction};
+use heldout_regularization::{Averaged, Clip, EmaDecay, Gaussian};
+use heldout_schedules::UniformTimes;
+use heldout_train::{
+    Backprop, Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, MemorizationMonitor, Optimizer,
+    OptimizerStep, Run, Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
+};
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tch::{Device, Tensor};
+
+/// Held-out images of a look during training: the floor is known well enough from these.
+const MONITOR_FLOOR_IMAGES: i64 = 256;
+
+/// An arm whose data are open and whose settings fit them.
+#[derive(Debug)]
+pub(crate) struct Arm<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) seed: u64,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) device: Device,
+    set: Rc<ImageSet>,
+    split: Split,
+    /// All training images `[N, C, H, W]` in `[-1, 1]`.
+    pub(crate) train: Tensor,
+    /// All held-out images.
+    pub(crate) held_out: Tensor,
+}
+
+/// How an arm ended.
+#[derive(Debug)]
+pub(crate) enum ArmEnding {
+    Done(Box<ArmResult>),
+    Interrupted,
+}
+
+impl<'a> Arm<'a> {
+    /// Opens the data and checks that the recipe fits them. `root` is the folder of shipped data sets.
+    pub(crate) fn open(name: &'a str, seed: u64, recipe: &'a Recipe, root: &Path, device: Device) -> Result<Self> {
+        let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
+        let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
+        let [channels, height, width] = set.shape.map(|n| n as i64);
+        recipe.model.check_images(channels, height, width).map_err(|e| e.within("model"))?;
+        if recipe.model.out_channels != channels {
+            let reason = format!("{} for images of {channels} channels", recipe.model.out_channels);
+            return Err(anyhow!(Error::config("model.out_channels", reason)));
+        }
+        let (train, held_out) = (set.tensor(&split.train, device)?, set.tensor(&split.held_out, device)?);
+        let arm = Self { name, seed, recipe, device, set, split, train, held_out };
+        arm.batches()?;
+        Ok(arm)
+    }
+
+    /// `[C, H, W]` of the images.
+    pub(crate) fn shape(&self) -> [i64; 3] {
+        self.set.shape.map(|n| n as i64)
+    }
+
+    /// The data set in a line.
+    pub(crate) fn data_line(&self) -> String {
+        let ([c, h, w], set) = (self.shape(), &self.set);
+        let kind = if c == 1 { "grey" } else { "RGB" };
+        let origin = set.origin.as_deref().map_or(String::new(), |o| format!("; {o}"));
+        let duplicates = self.split.duplicates;
+        format!("{}: {} images, {w}x{h} {kind}, {duplicates} exact duplicates left out{origin}", set.title, set.len())
+    }
+
+    fn batches(&self) -> Result<Batches> {
+        let (set, indices) = (self.set.clone(), self.split.train.clone());
+        let size = self.recipe.train.batch_size;
+        let seed = stream(self.seed, "data", 0, 0);
+        Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
+    }
+
+    fn update(&self, params: Params) -> Result<impl Update + use<>> {
+        let config = &self.recipe.train;
+        let optimizer = Optimizer::new(config.optimizer.clone(), &params)?;
+        let gradient = Clip::new(Backprop, config.gradient_clip).map_err(|e| e.within("train"))?;
+        let step = OptimizerStep::new(params, optimizer, gradient, config.learning_rate, config.non_finite);
+        let decay = EmaDecay::new(config.ema_decay).map_err(|_| {
+            Error::config("train.ema_decay", format!("{} is not in [0, 1)", config.ema_decay))
+        })?;
+        Ok(Averaged::new(step, decay))
+    }
+
+    fn objective(&self, model: Rc<Preconditioned>) -> DenoisingObjective {
+        DenoisingObjective {
+            model,
+            times: Box::new(UniformTimes { steps: self.recipe.schedule.steps() }),
+            noise: Box::new(Gaussian),
+            weighting: Box::new(self.recipe.objective.weighting),
+            penalties: Vec::new(),
+        }
+    }
+
+    fn observers(&self, model: &Rc<Preconditioned>, sink: &Rc<ArmSink>, bar: &Bar) -> Vec<Box<dyn Observer>> {
+        let recipe = self.recipe;
+        let validator = Validator {
+            model: model.clone(),
+            sets: self.validation_sets(),
+            every: recipe.validation.every,
+            sink: sink.clone(),
+            latest: None,
+        };
+        let validator: Box<dyn Observer> = match recipe.validation.early_stopping_patience {
+            Some(patience) => Box::new(EarlyStopping::new(validator, patience)),
+            None => Box::new(validator),
+        };
+        let metrics: [Box<dyn Metric>; 2] =
+            [Copies::Exact, Copies::Transformed].map(|copies| Box::new(MemorizedFraction { copies, seed: self.seed }) as _);
+        let monitor = MemorizationMonitor {
+            generate: self.monitor_samples(model.clone()),
+            samples: recipe.monitor.samples,
+            every: recipe.monitor.every,
+            train: self.train.shallow_clone(),
+            held_out: self.held_out.narrow(0, 0, self.held_out.size()[0].min(MONITOR_FLOOR_IMAGES)),
+            metrics: metrics.into(),
+            sink: sink.clone(),
+        };
+        vec![
+            Box::new(TrainLogger::new(recipe.train.log_every, sink.clone())),
+            validator,
+            Box::new(monitor),
+            Box::new(Progress::new(bar.clone(), format!("{} seed {}", self.name, self.seed))),
+        ]
+    }
+
+    fn monitor_samples(&self, model: Rc<Preconditioned>) -> Box<dyn Fn(usize) -> Tensor> {
+        let mut config = self.recipe.sample.clone();
+        config.steps = self.recipe.monitor.sampling_steps;
+        let (shape, device) = (self.shape(), self.device);
+        let seed = stream(self.seed, "monitor samples", 0, 0);
+        Box::new(move |n| generate(model.as_ref(), &config, shape, 0..n as u64, seed, device))
+    }
+
+    /// As many images of both sets; a training set that is smaller is repeated, with fresh noise for each repetition.
+    fn validation_sets(&self) -> ValidationSets {
+        let n = (self.recipe.validation.images as i64).min(self.held_out.size()[0]);
+        let cycle = |images: &Tensor| {
+            let rows = Tensor::arange(n, (tch::Kind::Int64, self.device)).remainder(images.size()[0]);
+            images.index_select(0, &rows)
+        };
+        ValidationSets {
+            train: cycle(&self.train),
+            held_out: cycle(&self.held_out),
+            log_snr: self.recipe.validation.log_snr.clone(),
+            batch: self.recipe.sample.batch_size as i64,
+            seed: stream(self.seed, "validation", 0, 0),
+        }
+    }
+
+    /// Trains from the newest whole checkpoint in `run`, evaluates, and writes `arm.json`.
+    pub(crate) fn run(&self, run: &Path, bar: &Bar, interrupt: &AtomicBool) -> Result<ArmEnding> {
+        let folder = run.join("arms").join(format!("{}-seed{}", self.name, self.seed));
+        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
+        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.shape())?.as_bytes())?;
+        bar.phase(&format!("{} seed {}", self.name, self.seed));
+        let (vars, model) = model(self.recipe, self.seed, self.device)?;
+        let params = Params::of(&vars);
+        let parameters = params.count();
+        let (mut update, mut objective) = (self.update(params)?, self.objective(model.clone()));
+        let kept = &self.recipe.checkpoint;
+        let fingerprint = self.recipe.fingerprint(self.seed);
+        let mut checkpoints = Checkpoints::new(&folder.join("checkpoints"), &fingerprint, kept.every, kept.keep)?;
+        let loaded = checkpoints.newest()?;
+        let from = loaded.as_ref().map_or(0, |l| l.step);
+        let sink = Rc::new(ArmSink::open(run, self.name, self.seed, from)?);
+        let mut observers = self.observers(&model, &sink, bar);
+        let mut data = self.batches()?;
+        let mut training = Training {
+            data: &mut data,
+            objective: &mut objective,
+            update: &mut update,
+            observers: &mut observers,
+            checkpoints: Some(&mut checkpoints),
+        };
+        if let Some(loaded) = loaded {
+            for damage in loaded.damaged {
+                let message = format!("passed over a damaged checkpoint: {damage}");
+                bar.say(&message);
+                sink.write(from, Event::Note { message })?;
+            }
+            bar.say(&format!("{} seed {}: resumed after step {from}", self.name, self.seed));
+            training.load_state(loaded.state).context("checkpoint")?;
+            bar.skip(from);
+        }
+        let total = self.recipe.train.steps;
+        let ending = train(Run { seed: self.seed, rank: 0, from, total }, training, interrupt)?;
+        if matches!(ending, Ending::Interrupted(_)) {
+            return Ok(ArmEnding::Interrupted);
+        }
+        let seconds = observers.iter().find(|o| o.name() == "progress").map(|o| o.state());
+        let seconds = seconds.and_then(|s| s.values.get("seconds").and_then(|v| v.as_f64())).unwrap_or(0.0);
+        bar.phase(&format!("{} seed {}: evaluating", self.name, self.seed));
+        let started = Instant::now();
+        let evaluated = {
+            let _guard = update.eval_weights();
+            evaluate(self, model.as_ref() as &dyn Denoiser, &folder)?
+        };
+        let seconds = seconds + started.elapsed().as_secs_f64();
+        let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
+        for (metric, measurement) in [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())] {
+            let samples = self.recipe.sample.samples;
+            sink.write(result.steps, Event::Memorization { metric: metric.to_owned(), samples, measurement })?;
+        }
+        write_atomically(&folder.join("arm.json"), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+        bar.skip(total - result.steps.min(total));
+        Ok(ArmEnding::Done(Box::new(result)))
+    }
+
+    fn measurement(&self, r: &ArmResult) -> heldout_core::Measurement {
+        let estimate = |value, [lower, upper]: [f64; 2]| heldout_core::Estimate { value, lower, upper };
+        heldout_core::Measurement {
+            model: estimate(r.f_mem, r.f_mem_ci),
+            floor: estimate(r.f_mem_floor, r.f_mem_floor_ci),
+        }
+    }
+
+    fn result(&self, sink: &ArmSink, ending: Ending, e: Evaluated, (seconds, parameters): (f64, usize)) -> Result<ArmResult> {
+        let last = sink.last_validation();
+        let Some(Event::Validation { log_snr, train, held_out, .. }) = last else {
+            return Err(anyhow!("{}: no validation was made", self.name));
+        };
+        let levels = log_snr.iter().zip(train.iter().zip(&held_out));
+        let gap_by_level: Vec<LevelGap> = levels
+            .map(|(log_snr, (t, h))| LevelGap { log_snr: *log_snr, train: *t, held_out: *h, gap: h - t })
+            .collect();
+        let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+        let (steps, stopped) = match ending {
+            Ending::Stopped(why) => (sink.last_step(), Some(why)),
+            Ending::Finished | Ending::Interrupted(_) => (self.recipe.train.steps, None),
+        };
+        Ok(ArmResult {
+            name: self.name.to_owned(),
+            seed: self.seed,
+            n_train: self.split.train.len(),
+            steps,
+            f_mem: e.exact.model.value,
+            f_mem_ci: [e.exact.model.lower, e.exact.model.upper],
+            f_mem_floor: e.exact.floor.value,
+            f_mem_floor_ci: [e.exact.floor.lower, e.exact.floor.upper],
+            f_mem_copier: e.copier,
+            f_mem_transformed: e.transformed,
+            loss_train: mean(&train),
+            loss_held_out: mean(&held_out),
+            gap_by_level,
+            seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+            parameters,
+            stopped,
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The final evaluation of an arm: samples, copies, floor, copier.
+
+use crate::arm::Arm;
+use crate::assemble::{generate, schedule};
+use crate::result::FinalSamples;
+use anyhow::Result;
+use heldout_core::{Denoiser, Error, FeatureSets, Measurement, Metric, stream};
+use heldout_data::to_bytes;
+use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
+use heldout_train::write_atomically;
+use image::{ColorType, ImageEncoder, codecs::png::PngEncoder};
+use std::path::Path;
+use std::rc::Rc;
+use tch::{Kind, Tensor};
+
+/// Held-out images that give the floor of the final figures, at most.
+pub(crate) const FLOOR_IMAGES: i64 = 1000;
+/// Samples of the copier: it scores 1 by construction, so that few show it.
+const COPIER_SAMPLES: u64 = 64;
+/// Images of the grid that is kept as a picture.
+const GRID: i64 = 64;
+
+/// What the final samples say.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    pub(crate) exact: Measurement,
+    pub(crate) transformed: Measurement,
+    pub(crate) copier: f64,
+}
+
+/// Samples with the weights as they are, measures, and writes `samples.png`, `final.safetensors` and `final.json`.
+pub(crate) fn evaluate(arm: &Arm<'_>, model: &dyn Denoiser, folder: &Path) -> Result<Evaluated> {
+    let (recipe, seed) = (arm.recipe, arm.seed);
+    let sample = |denoiser: &dyn Denoiser, n: u64| {
+        let seed = stream(seed, "final samples", 0, 0);
+        generate(denoiser, &recipe.sample, arm.shape(), 0..n, seed, arm.device)
+    };
+    let generated = sample(model, recipe.sample.samples as u64);
+    let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
+    let sets = FeatureSets { generated: &generated, train: &arm.train, held_out: &held_out };
+    let metric = |copies| MemorizedFraction { copies, seed };
+    let exact = metric(Copies::Exact).evaluate(&sets)?;
+    let transformed = metric(Copies::Transformed).evaluate(&sets)?;
+
+    let copier = EmpiricalDenoiser::new(&arm.train, Rc::new(schedule(recipe)?));
+    let copies = sample(&copier, COPIER_SAMPLES.min(recipe.sample.samples as u64));
+    let copier_sets = FeatureSets { generated: &copies, ..sets };
+    let copier = metric(Copies::Exact).evaluate(&copier_sets)?.model.value;
+
+    let shown = held_out.narrow(0, 0, held_out.size()[0].min(generated.size()[0]));
+    let ours = metric(Copies::Exact).pairs(&generated, &arm.train)?;
+    let theirs = metric(Copies::Exact).pairs(&shown, &arm.train)?;
+    write_neighbours(arm, folder, (&generated, &ours), (&shown, &theirs))?;
+    save_grid(&generated.narrow(0, 0, generated.size()[0].min(GRID)), &folder.join("samples.png"))?;
+    Ok(Evaluated { exact, transformed, copier })
+}
+
+fn write_neighbours(
+    arm: &Arm<'_>,
+    folder: &Path,
+    (generated, ours): (&Tensor, &NearestPairs),
+    (held_out, theirs): (&Tensor, &NearestPairs),
+) -> Result<()> {
+    let pick = |places: &[usize]| {
+        let rows: Vec<i64> = places.iter().map(|p| *p as i64).collect();
+        to_bytes(&arm.train.index_select(0, &Tensor::from_slice(&rows).to_device(arm.device)))
+    };
+    let tensors = [
+        ("samples", to_bytes(generated)),
+        ("nearest", pick(&ours.nearest)),
+        ("second_nearest", pick(&ours.second)),
+        ("held_out", to_bytes(held_out)),
+        ("held_out_nearest", pick(&theirs.nearest)),
+        ("held_out_second_nearest", pick(&theirs.second)),
+    ];
+    let tensors = tensors.map(|(name, t)| (name, t.to_device(tch::Device::Cpu).contiguous()));
+    let path = folder.join("final.safetensors");
+    let aside = folder.join(".writing-final.safetensors");
+    Tensor::write_safetensors(&tensors, &aside).map_err(|e| Error::file(&path, e.to_string()))?;
+    std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
+    let samples = FinalSamples {
+        nearest: ours.nearest_distance.clone(),
+        second_nearest: ours.second_distance.clone(),
+        held_out_nearest: theirs.nearest_distance.clone(),
+        held_out_second_nearest: theirs.second_distance.clone(),
+    };
+    write_atomically(&folder.join("final.json"), serde_json::to_string_pretty(&samples)?.as_bytes())?;
+    Ok(())
+}
+
+/// Images `[n, C, H, W]` in `[-1, 1]` as one PNG, eight or more a row, with a pixel between.
+pub(crate) fn save_grid(images: &Tensor, path: &Path) -> Result<()> {
+    let bytes = to_bytes(images).to_device(tch::Device::Cpu);
+    let (n, size) = (bytes.size()[0], bytes.size());
+    let (channels, height, width) = (size[1], size[2], size[3]);
+    let columns = (n as f64).sqrt().ceil() as i64;
+    let rows = (n + columns - 1) / columns;
+    let grid = Tensor::full(
+        [channels, rows * (height + 1) - 1, columns * (width + 1) - 1],
+        255,
+        (Kind::Uint8, tch::Device::Cpu),
+    );
+    for i in 0..n {
+        let (y, x) = (i / columns * (height + 1), i % columns * (width + 1));
+        grid.narrow(1, y, height).narrow(2, x, width).copy_(&bytes.get(i));
+    }
+    save_png(&grid, path)
+}
+
+/// One image `[C, H, W]`, u8, as a PNG; the file is whole or not there.
+pub(crate) fn save_png(image: &Tensor, path: &Path) -> Result<()> {
+    let size = image.size();
+    let pixels = Vec::<u8>::try_from(image.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
+    let color = if size[0] == 1 { ColorType::L8 } else { ColorType::Rgb8 };
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(&pixels, size[2] as u32, size[1] as u32, color.into())?;
+    Ok(write_atomically(path, &png)?)
+}

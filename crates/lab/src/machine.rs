@@ -1,0 +1,48 @@
+//! What a result depends on besides the recipe: machine, versions, memory.
+
+use std::collections::BTreeMap;
+use sysinfo::System;
+
+/// CPU, cores, threads, memory, operating system.
+pub(crate) fn machine(device: tch::Device) -> BTreeMap<String, String> {
+    let mut system = System::new().ok();
+    if let Some(system) = &mut system {
+        system.refresh_memory();
+        system.refresh_cpu_all();
+    }
+    let cpu = system.as_ref().and_then(|s| s.cpus().first().map(|c| c.brand().trim().to_owned()));
+    let brand = cpu.unwrap_or_else(|| "unknown".to_owned());
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let gib = system.map_or(0, |s| s.total_memory()) as f64 / (1u64 << 30) as f64;
+    let os = System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned());
+    BTreeMap::from([
+        ("CPU".to_owned(), brand),
+        ("cores".to_owned(), cores.to_string()),
+        ("libtorch threads".to_owned(), tch::get_num_threads().to_string()),
+        ("memory".to_owned(), format!("{gib:.0} GiB")),
+        ("operating system".to_owned(), os),
+        ("device".to_owned(), format!("{device:?}")),
+    ])
+}
+
+/// Programs and their versions.
+pub(crate) fn versions() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("heldout".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("libtorch".to_owned(), "2.13.0".to_owned()), // tch checks it when it is built
+    ])
+}
+
+/// Largest resident memory of this process so far; where the system does not say, its memory now.
+pub(crate) fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map_or_else(current_memory, |kib| kib * 1024)
+}
+
+fn current_memory() -> u64 {
+    let (Ok(mut system), Ok(pid)) = (System::new(), sysinfo::get_current_pid()) else { return 0 };
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), true);
+    system.process(pid).map_or(0, sysinfo::Process::memory)
+}

@@ -1,0 +1,274 @@
+//! The command line of Heldout.
+
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use heldout_core::Error;
+use heldout_data::{ImageSet, Summary, find};
+use heldout_lab::{
+    Outcome, Request, RunResult, SampleRequest, Study, check, find_recipe, free_folder, project_root, recipes, resumed,
+    run, sample, write_report,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::Device;
+
+/// libtorch frees and takes the same large blocks every step: an allocator that keeps its pages saves a third of the time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Keep pages, and use huge ones where the system has them.
+#[allow(unsafe_code, reason = "jemalloc reads its settings from a symbol of this name")]
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
+
+/// Trains diffusion models and measures, while they train, whether they generalise or copy.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a study: every arm of a recipe with every seed, then a report
+    Experiment(Experiment),
+    /// Train one model: the base of a recipe, without its arms, on your own images if you name them
+    Train(Train),
+    /// Sample images from a trained model, as PNG files and a grid
+    Sample(Sample),
+    /// Make report.html again from the files of a run
+    Report {
+        /// The run folder
+        run: PathBuf,
+    },
+    /// Say what a data set holds: count, shape, classes, duplicates
+    Dataset {
+        /// A shipped or fetched name, or a path: IDX file, or folder of PNG and JPEG files
+        path: String,
+    },
+    /// Print a completion script for your shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// Set a key of the recipe, as in train.steps=500 or arms.small.data.split.n_train=32; wins over the arms
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Seed of a run; may be given several times; replaces the recipe's
+    #[arg(long = "seed", value_name = "N")]
+    seeds: Vec<u64>,
+    /// Folder of the run; runs/<recipe> by default, numbered if it is taken
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with a run that was cut, to the last bit as if it had not been
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "seeds", "out"])]
+    resume: Option<PathBuf>,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+struct Experiment {
+    /// A recipe that ships (see --list), or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    recipe: String,
+    #[command(flatten)]
+    options: RunOptions,
+    /// List the recipes that ship
+    #[arg(long)]
+    list: bool,
+    /// Parse the recipe, build every object, run one step of every arm, and keep nothing
+    #[arg(long, conflicts_with = "resume")]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    /// A recipe that ships, or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    recipe: String,
+    /// A shipped or fetched data set, or a path to an IDX file or a folder of images
+    #[arg(long, value_name = "NAME_OR_PATH")]
+    data: Option<String>,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+struct Sample {
+    /// Folder of an arm, as runs/quickstart/arms/small-seed0, or one of its checkpoints
+    model: PathBuf,
+    /// How many images
+    #[arg(long, default_value_t = 64)]
+    n: usize,
+    /// Where they go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Image i is a function of this seed and of i
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Sampling steps; the recipe's by default
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Take the checkpoint of the lowest held-out loss, not the newest
+    #[arg(long)]
+    best: bool,
+    /// Take the weights as trained, not their average
+    #[arg(long)]
+    live: bool,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    device: Option<Device>,
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),
+        "cuda" => Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned()),
+        _ => Err("is neither cpu nor cuda".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            let usage = e.chain().any(|c| matches!(c.downcast_ref::<Error>(), Some(Error::Config { .. })));
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Experiment(Experiment { list: true, .. }) => {
+            for (name, path) in recipes() {
+                println!("{name:24} {}", Study::read(&path, &[])?.question);
+            }
+        }
+        Command::Experiment(Experiment { recipe, options, check: true, .. }) => {
+            let study = read(&recipe, options.sets, &options.seeds)?;
+            check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
+            println!("{}: {} arms build and run", study.name, study.arms.len());
+        }
+        Command::Experiment(Experiment { recipe, options, .. }) => return start(&recipe, options, false),
+        Command::Train(Train { recipe, data, mut options }) => {
+            options.sets.extend(data.map(|d| format!("data.name={:?}", absolute(&d))));
+            return start(&recipe, options, true);
+        }
+        Command::Sample(s) => {
+            let device = s.device.unwrap_or_else(Device::cuda_if_available);
+            let Sample { model, n, out, seed, steps, best, live, .. } = s;
+            sample(&SampleRequest { model: &model, n, out: &out, seed, steps, best, live, device })?;
+            println!("{}", out.join("grid.png").display());
+        }
+        Command::Report { run } => println!("{}", write_report(&run)?.display()),
+        Command::Dataset { path } => {
+            println!("{}", Summary::of(&ImageSet::open(&find(&path, &project_root().join("datasets"))?)?)?);
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "heldout", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A path as it will be found from anywhere; a name as it is.
+fn absolute(data: &str) -> String {
+    std::fs::canonicalize(data).map_or_else(|_| data.to_owned(), |p| p.to_string_lossy().into_owned())
+}
+
+fn read(recipe: &str, mut sets: Vec<String>, seeds: &[u64]) -> Result<Study> {
+    if !seeds.is_empty() {
+        sets.push(format!("seeds={seeds:?}"));
+    }
+    Study::read(&find_recipe(recipe)?, &sets)
+}
+
+fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
+    let RunOptions { sets, seeds, out, resume, device } = options;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        flag::register_conditional_shutdown(signal, code, interrupt.clone())?; // the second one ends it at once
+        flag::register(signal, interrupt.clone())?;
+    }
+    let (study, folder) = match &resume {
+        Some(folder) => (resumed(folder)?, folder.clone()),
+        None => {
+            let study = read(recipe, sets, &seeds)?;
+            let study = if single { study.without_arms()? } else { study };
+            let folder = out.unwrap_or_else(|| free_folder(&study.name));
+            (study, folder)
+        }
+    };
+    let request = Request {
+        study: &study,
+        folder: &folder,
+        resume: resume.is_some(),
+        command: command_line(),
+        device: device.unwrap_or_else(Device::cuda_if_available),
+        interrupt: &interrupt,
+    };
+    match run(&request)? {
+        Outcome::Done(result) => {
+            print_result(&result);
+            println!("{}", folder.join("report.html").display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Interrupted => {
+            eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display());
+            Ok(ExitCode::from(130))
+        }
+    }
+}
+
+/// The arguments as they were given, after the name of the project's own entry point.
+fn command_line() -> String {
+    let args = std::env::args().skip(1);
+    let quoted = args.map(|a| if a.contains([' ', '"', '*']) { format!("'{a}'") } else { a });
+    format!("cargo xtask {}", quoted.collect::<Vec<_>>().join(" "))
+}
+
+fn print_result(result: &RunResult) {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "arm", "seed", "train images", "f_mem [95 %]", "floor", "copier", "loss: train", "held out", "gap", "time",
+    ]);
+    for a in &result.arms {
+        table.add_row([
+            a.name.clone(),
+            a.seed.to_string(),
+            a.n_train.to_string(),
+            format!("{:.3} [{:.3}, {:.3}]", a.f_mem, a.f_mem_ci[0], a.f_mem_ci[1]),
+            format!("{:.3}", a.f_mem_floor),
+            format!("{:.2}", a.f_mem_copier),
+            format!("{:.4}", a.loss_train),
+            format!("{:.4}", a.loss_held_out),
+            format!("{:+.4}", a.loss_held_out - a.loss_train),
+            format!("{:.0} s", a.seconds),
+        ]);
+    }
+    println!("{table}\n\nHeld-out minus training loss, per noise level (log SNR):");
+    let mut gaps = Table::new();
+    let levels = result.arms.first().map_or(&[][..], |a| &a.gap_by_level);
+    let header = ["arm".to_owned(), "seed".to_owned()].into_iter();
+    gaps.load_preset(UTF8_FULL_CONDENSED).set_header(header.chain(levels.iter().map(|l| l.log_snr.to_string())));
+    for a in &result.arms {
+        let cells = a.gap_by_level.iter().map(|l| format!("{:+.4}", l.gap));
+        gaps.add_row([a.name.clone(), a.seed.to_string()].into_iter().chain(cells));
+    }
+    println!("{gaps}\n\n{}", result.verdict);
+}

@@ -1,0 +1,331 @@
+//! Recipes: TOML in, checked configuration out.
+
+use anyhow::{Context, Result, anyhow, bail};
+use heldout_core::Error;
+use heldout_data::SplitConfig;
+use heldout_samplers::Variance;
+use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction};
+use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
+use heldout_unet::UNetConfig;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// One training run, completely described.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What is trained on.
+    pub data: DataConfig,
+    /// The network.
+    pub model: UNetConfig,
+    /// The forward process.
+    pub schedule: NoiseScheduleConfig,
+    /// The loss.
+    pub objective: ObjectiveConfig,
+    /// The steps.
+    pub train: TrainConfig,
+    /// Denoising loss at fixed noise.
+    pub validation: ValidationConfig,
+    /// Watching for copies.
+    pub monitor: MonitorConfig,
+    /// The final samples.
+    pub sample: SampleConfig,
+    /// What is kept.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// What is trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// A shipped or fetched data set, or a path.
+    pub name: String,
+    /// How it is divided.
+    pub split: SplitConfig,
+}
+
+/// The loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// What the network predicts.
+    pub prediction: Prediction,
+    /// Weight by noise level.
+    pub weighting: LossWeighting,
+}
+
+/// The steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// How many.
+    pub steps: u64,
+    /// Images of a step.
+    pub batch_size: usize,
+    /// Adam, AdamW or SGD.
+    pub optimizer: OptimizerConfig,
+    /// Its rate.
+    pub learning_rate: LearningRate,
+    /// Longest gradient.
+    pub gradient_clip: f64,
+    /// Decay of the averaged weights.
+    pub ema_decay: f64,
+    /// What to do about a loss that is no number.
+    pub non_finite: NonFinite,
+    /// Steps between two lines of training loss.
+    pub log_every: u64,
+}
+
+/// Denoising loss at fixed noise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// Steps between two.
+    pub every: u64,
+    /// Images of each set.
+    pub images: usize,
+    /// Noise levels, `ln(alpha^2 / sigma^2)`, at least 8.
+    pub log_snr: Vec<f64>,
+    /// Stop after this many validations without a lower held-out loss; never if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
+}
+
+/// Watching for copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorConfig {
+    /// Steps between two looks.
+    pub every: u64,
+    /// Samples of a look.
+    pub samples: usize,
+    /// Sampling steps of a look.
+    pub sampling_steps: usize,
+}
+
+/// How images are sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleConfig {
+    /// The sampler.
+    pub sampler: SamplerConfig,
+    /// Its steps.
+    pub steps: usize,
+    /// How many images at the end of a run.
+    pub samples: usize,
+    /// Images of one forward pass.
+    pub batch_size: usize,
+}
+
+/// A sampler.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SamplerConfig {
+    /// Song et al. 2021.
+    Ddim {
+        /// Share of the posterior's noise.
+        eta: f64,
+    },
+    /// Ho et al. 2020.
+    Ddpm {
+        /// Which of the paper's variances.
+        variance: Variance,
+    },
+}
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between two.
+    pub every: u64,
+    /// How many of the last ones stay, besides the best.
+    pub keep: usize,
+}
+
+impl Recipe {
+    /// Which field cannot be honoured, and why. Data sets are checked when they are opened.
+    pub fn check(&self) -> heldout_core::Result<()> {
+        let positive = |field: &str, n: u64| {
+            if n > 0 { Ok(()) } else { Err(Error::config(field, "0: at least 1 is needed")) }
+        };
+        self.model.check().map_err(|e| e.within("model"))?;
+        self.schedule.build().map_err(|e| e.within("schedule"))?;
+        self.objective.weighting.check().map_err(|e| e.within("objective.weighting"))?;
+        positive("train.steps", self.train.steps)?;
+        positive("train.log_every", self.train.log_every)?;
+        self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;
+        self.train.learning_rate.check().map_err(|e| e.within("train.learning_rate"))?;
+        positive("validation.every", self.validation.every)?;
+        positive("validation.images", self.validation.images as u64)?;
+        if self.validation.early_stopping_patience == Some(0) {
+            return Err(Error::config("validation.early_stopping_patience", "0: at least 1 is needed"));
+        }
+        let levels = &self.validation.log_snr;
+        if levels.len() < 8 || levels.iter().any(|l| !l.is_finite()) {
+            let reason = format!("{levels:?}: at least 8 finite noise levels are needed");
+            return Err(Error::config("validation.log_snr", reason));
+        }
+        positive("monitor.every", self.monitor.every)?;
+        positive("monitor.samples", self.monitor.samples as u64)?;
+        positive("monitor.sampling_steps", self.monitor.sampling_steps as u64)?;
+        positive("sample.steps", self.sample.steps as u64)?;
+        positive("sample.samples", self.sample.samples as u64)?;
+        positive("sample.batch_size", self.sample.batch_size as u64)?;
+        if let SamplerConfig::Ddim { eta } = self.sample.sampler
+            && !(0.0..=1.0).contains(&eta)
+        {
+            return Err(Error::config("sample.sampler.eta", format!("{eta} is not in [0, 1]")));
+        }
+        positive("checkpoint.every", self.checkpoint.every)?;
+        positive("checkpoint.keep", self.checkpoint.keep as u64)
+    }
+
+    /// SHA-256 of the recipe and the seed: names what a checkpoint belongs to.
+    pub fn fingerprint(&self, seed: u64) -> String {
+        let text = serde_json::to_string(&(self, seed)).unwrap_or_default();
+        Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// A recipe file: a base and its arms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Study {
+    /// Short name.
+    pub name: String,
+    /// What it asks.
+    pub question: String,
+    /// One run of every arm for each.
+    pub seeds: Vec<u64>,
+    /// In the order of the file.
+    pub arms: Vec<(String, Recipe)>,
+    /// The file after `--set`, as it is written into the run folder.
+    pub resolved: String,
+}
+
+impl Study {
+    /// Reads a recipe file and applies `sets` (`KEY=VALUE`) to it: what is set wins over the file and over its arms.
+    pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        let mut table: Table = toml::from_str(&text).map_err(|e| {
+            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            anyhow!(Error::file(path, format!("line {line}: {}", e.message().lines().next().unwrap_or_default())))
+        })?;
+        for set in sets {
+            let (key, value) = set.split_once('=').ok_or_else(|| {
+                anyhow!(Error::config(format!("--set {set}"), "is not KEY=VALUE, as in train.steps=100"))
+            })?;
+            apply(&mut table, key, parse_value(value))?;
+        }
+        Self::from_table(table)
+    }
+
+    /// The study without its arms: one model of the base recipe.
+    pub fn without_arms(mut self) -> Result<Self> {
+        let mut table: Table = toml::from_str(&self.resolved)?;
+        table.remove("arms");
+        table.insert("arms".to_owned(), Value::Table(Table::from_iter([("base".to_owned(), Value::Table(Table::new()))])));
+        self = Self::from_table(table)?;
+        Ok(self)
+    }
+
+    fn from_table(table: Table) -> Result<Self> {
+        let resolved = toml::to_string(&table)?;
+        let mut base = table;
+        let name: String = take(&mut base, "name")?;
+        let question: String = take(&mut base, "question")?;
+        let seeds: Vec<u64> = take(&mut base, "seeds")?;
+        let arms: Table = take(&mut base, "arms")?;
+        if arms.is_empty() || seeds.is_empty() {
+            bail!(Error::config("arms", "at least one arm and one seed are needed"));
+        }
+        let mut found = Vec::new();
+        for (arm, change) in arms {
+            if arm.is_empty() || !arm.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+                let reason = "names are letters, digits, - and _: they become folders";
+                bail!(Error::config(format!("arms.{arm}"), reason));
+            }
+            let mut merged = Value::Table(base.clone());
+            merge(&mut merged, change);
+            let recipe: Recipe = parse(merged)?;
+            recipe.check()?;
+            found.push((arm, recipe));
+        }
+        Ok(Self { name, question, seeds, arms: found, resolved })
+    }
+}
+
+fn take<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<T> {
+    let value = table.remove(key).ok_or_else(|| anyhow!(Error::config(key, "is missing")))?;
+    T::deserialize(value).map_err(|e| anyhow!(Error::config(key, one_line(e.message()))))
+}
+
+/// Reads a recipe; an error names the whole path of the key.
+pub(crate) fn parse<T: DeserializeOwned>(value: Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let path = e.path().to_string();
+        let path = if path == "." { "recipe".to_owned() } else { path };
+        anyhow!(Error::config(path, one_line(e.inner().message())))
+    })
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn parse_value(text: &str) -> Value {
+    let table = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    table.and_then(|mut t| t.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Sets `key` (dotted) to `value`; where the key is one of the base, the arms lose their say in it.
+fn apply(table: &mut Table, key: &str, value: Value) -> Result<()> {
+    let path: Vec<&str> = key.split('.').collect();
+    if path.iter().any(|part| part.is_empty()) {
+        bail!(Error::config(format!("--set {key}"), "is not a dotted key, as train.steps"));
+    }
+    if path[0] != "arms"
+        && let Some(Value::Table(arms)) = table.get_mut("arms")
+    {
+        arms.iter_mut().for_each(|(_, change)| forget(change, &path));
+    }
+    let mut place = table;
+    for part in &path[..path.len() - 1] {
+        let next = place.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| anyhow!(Error::config(format!("--set {key}"), format!("`{part}` is not a table"))))?;
+    }
+    place.insert(path[path.len() - 1].to_owned(), value);
+    Ok(())
+}
+
+fn forget(value: &mut Value, path: &[&str]) {
+    if let (Some(table), [first, rest @ ..]) = (value.as_table_mut(), path) {
+        match rest {
+            [] => drop(table.remove(*first)),
+            _ => table.get_mut(*first).into_iter().for_each(|inner| forget(inner, rest)),
+        }
+    }
+}
+
+/// Tables are merged key by key, anything else is replaced; so is a table whose `kind` changes.
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Table(into), Value::Table(change)) if !changes_kind(into, &change) => {
+            for (key, value) in change {
+                match into.get_mut(&key) {
+                    Some(old) => merge(old, value),
+                    None => drop(into.insert(key, value)),
+                }
+            }
+        }
+        (into, change) => *into = change,
+    }
+}
+
+fn changes_kind(into: &Table, change: &Table) -> bool {
+    change.get("kind").is_some_and(|kind| into.get("kind") != Some(kind))
+}

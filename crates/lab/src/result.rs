@@ -1,0 +1,88 @@
+//! What a run ends with: `arm.json`, `final.json`, `result.json`.
+
+use heldout_core::Measurement;
+use serde::{Deserialize, Serialize};
+
+/// `result.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Version of this format.
+    pub format: u32,
+    /// The recipe's name.
+    pub recipe: String,
+    /// What it asks.
+    pub question: String,
+    /// The answer in a sentence.
+    pub verdict: String,
+    /// One per arm and seed.
+    pub arms: Vec<ArmResult>,
+}
+
+/// The outcome of one arm with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmResult {
+    /// The arm's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Training images.
+    pub n_train: usize,
+    /// Steps done.
+    pub steps: u64,
+    /// Memorised fraction of the final samples (averaged weights).
+    pub f_mem: f64,
+    /// Its bootstrap 95 % interval.
+    pub f_mem_ci: [f64; 2],
+    /// The same fraction for held-out real images.
+    pub f_mem_floor: f64,
+    /// Its bootstrap 95 % interval.
+    pub f_mem_floor_ci: [f64; 2],
+    /// The same for samples of the closed-form denoiser of this arm's training set: what a copier scores.
+    pub f_mem_copier: f64,
+    /// Memorised fraction, with its floor, where flipped and shifted training images count as the image.
+    pub f_mem_transformed: Measurement,
+    /// Mean over noise levels of the denoising loss on training images (averaged weights).
+    pub loss_train: f64,
+    /// The same on held-out images.
+    pub loss_held_out: f64,
+    /// Both per noise level, and the held-out loss minus the training loss.
+    pub gap_by_level: Vec<LevelGap>,
+    /// Wall-clock seconds of the arm, evaluation included.
+    pub seconds: f64,
+    /// Largest resident memory of the process so far.
+    pub peak_rss_bytes: u64,
+    /// Trained numbers.
+    pub parameters: usize,
+    /// Why it ended before its last step, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// Losses at one noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LevelGap {
+    /// `ln(alpha^2 / sigma^2)`.
+    pub log_snr: f64,
+    /// Training loss.
+    pub train: f64,
+    /// Held-out loss.
+    pub held_out: f64,
+    /// `held_out - train`.
+    pub gap: f64,
+}
+
+/// `final.json`: distances of the images in `final.safetensors`, row by row, pixels in `[-1, 1]`.
+///
+/// The tensors, u8 `[n, C, H, W]`: `samples`, `nearest`, `second_nearest`, and the same for held-out real images under
+/// `held_out`, `held_out_nearest`, `held_out_second_nearest`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FinalSamples {
+    /// Euclidean distance of each sample to the nearest training image.
+    pub nearest: Vec<f64>,
+    /// To the second-nearest distinct one.
+    pub second_nearest: Vec<f64>,
+    /// Distance of each held-out image to the nearest training image.
+    pub held_out_nearest: Vec<f64>,
+    /// To the second-nearest.
+    pub held_out_second_nearest: Vec<f64>,
+}
