@@ -31,7 +31,9 @@ pub enum Error {
         reason: String,
     },
     /// A loss or gradient stopped being finite, and the policy was to stop.
-    #[error("{term} is not finite at step {step}: lower the learning rate, or set `train.non_finite = \"skip\"`")]
+    #[error(
+        "{term} is not finite at step {step}: lower the learning rate, or set `train.non_finite = \"skip\"`"
+    )]
     Diverged {
         /// The term of the loss, or `gradient of NAME`.
         term: String,

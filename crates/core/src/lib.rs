@@ -16,8 +16,8 @@ pub use clock::{Clock, Curve, Ramp};
 pub use error::{Error, Result};
 pub use metric::{Estimate, FeatureExtractor, FeatureSets, Measurement, Metric};
 pub use model::{
-    Adapted, Adapter, Autoencoder, Backbone, Denoiser, Input, NoiseSchedule, Parameterization, Preconditioned, Probe,
-    Recorder, Residuals, Site,
+    Adapted, Adapter, Autoencoder, Backbone, Denoiser, Input, NoiseSchedule, Parameterization,
+    Preconditioned, Probe, Recorder, Residuals, Site,
 };
 pub use params::{EvalWeights, Params};
 pub use sampler::{NoiseStream, Sampler, Step};
@@ -25,7 +25,7 @@ pub use seed::stream;
 pub use source::{Augment, BatchSource, NoiseDraw, NoiseSource, TimeSampler, Times};
 pub use state::{Persist, State};
 pub use training::{
-    Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled, Update, View,
-    Weighting,
+    Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled,
+    Update, View, Weighting,
 };
 pub use values::{Batch, Cond, Marginal, Noised, Scalings, like, mean_flat};

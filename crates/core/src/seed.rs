@@ -11,7 +11,8 @@
 /// assert_ne!(at(3), at(4));
 /// ```
 pub fn stream(seed: u64, purpose: &str, step: u64, rank: u64) -> u64 {
-    let name = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let name =
+        purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     [seed, step, rank].into_iter().fold(mix(name), |h, n| mix(h ^ mix(n)))
 }
 
@@ -30,9 +31,18 @@ mod tests {
     #[test]
     fn streams_differ_in_every_argument_and_never_move() {
         let base = stream(1, "step", 2, 3);
-        for other in [stream(2, "step", 2, 3), stream(1, "data", 2, 3), stream(1, "step", 3, 3), stream(1, "step", 2, 4)] {
+        for other in [
+            stream(2, "step", 2, 3),
+            stream(1, "data", 2, 3),
+            stream(1, "step", 3, 3),
+            stream(1, "step", 2, 4),
+        ] {
             assert_ne!(base, other);
         }
-        assert_eq!(stream(0, "", 0, 0), 38_459_122_373_039_456, "changing this changes every published result");
+        assert_eq!(
+            stream(0, "", 0, 0),
+            38_459_122_373_039_456,
+            "changing this changes every published result"
+        );
     }
 }

@@ -17,10 +17,14 @@ pub struct State {
 impl State {
     /// Takes tensor `name` out and copies it into `into`: kind and shape must agree.
     pub fn restore(&mut self, name: &str, into: &mut Tensor) -> Result<()> {
-        let saved = self.tensors.remove(name).ok_or_else(|| Error::config(name, "missing in the saved state"))?;
+        let saved =
+            self.tensors.remove(name).ok_or_else(|| Error::config(name, "missing in the saved state"))?;
         if saved.size() != into.size() || saved.kind() != into.kind() {
             let shape = |t: &Tensor| format!("{:?} {:?}", t.kind(), t.size());
-            return Err(Error::config(name, format!("saved as {}, needed as {}", shape(&saved), shape(into))));
+            return Err(Error::config(
+                name,
+                format!("saved as {}, needed as {}", shape(&saved), shape(into)),
+            ));
         }
         tch::no_grad(|| into.f_copy_(&saved))?;
         Ok(())
@@ -49,7 +53,10 @@ impl State {
         fn part<V>(map: &mut BTreeMap<String, V>, prefix: &str) -> BTreeMap<String, V> {
             let lead = format!("{prefix}/");
             let names: Vec<String> = map.keys().filter(|k| k.starts_with(&lead)).cloned().collect();
-            names.into_iter().filter_map(|k| map.remove(&k).map(|v| (k[lead.len()..].to_owned(), v))).collect()
+            names
+                .into_iter()
+                .filter_map(|k| map.remove(&k).map(|v| (k[lead.len()..].to_owned(), v)))
+                .collect()
         }
         State { tensors: part(&mut self.tensors, prefix), values: part(&mut self.values, prefix) }
     }

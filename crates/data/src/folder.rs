@@ -25,8 +25,12 @@ impl Folder {
         let (files, folders) = entries(folder)?;
         let fail = |reason: &str| Err(Error::file(folder, reason));
         let (paths, labels, classes) = match (files.is_empty(), folders.is_empty()) {
-            (true, true) => return fail("holds no PNG or JPEG file: put images there, or one subfolder per class"),
-            (false, false) => return fail("holds both images and subfolders: keep one layout, all in classes or none"),
+            (true, true) => {
+                return fail("holds no PNG or JPEG file: put images there, or one subfolder per class");
+            }
+            (false, false) => {
+                return fail("holds both images and subfolders: keep one layout, all in classes or none");
+            }
             (false, true) => (files, None, Vec::new()),
             (true, false) => {
                 let (mut paths, mut labels, mut classes) = (Vec::new(), Vec::new(), Vec::new());
@@ -46,7 +50,10 @@ impl Folder {
         let [height, width] = heads[0].0;
         if let Some(i) = heads.iter().position(|h| h.0 != [height, width]) {
             let [h, w] = heads[i].0;
-            let reason = format!("{w}x{h} pixels where {} has {width}x{height}: make all one size", paths[0].display());
+            let reason = format!(
+                "{w}x{h} pixels where {} has {width}x{height}: make all one size",
+                paths[0].display()
+            );
             return Err(Error::file(&paths[i], reason));
         }
         let channels = if heads.iter().all(|(_, grey)| *grey) { 1 } else { 3 };
@@ -56,10 +63,14 @@ impl Folder {
     /// Pixels of one image as `[C, H, W]`.
     pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>> {
         let path = &self.paths[index];
-        let image = reader(path)?.decode().map_err(|e| Error::file(path, format!("damaged or truncated: {e}")))?;
+        let image =
+            reader(path)?.decode().map_err(|e| Error::file(path, format!("damaged or truncated: {e}")))?;
         let [channels, height, width] = self.shape;
         if [image.height() as usize, image.width() as usize] != [height, width] {
-            return Err(Error::file(path, format!("{}x{} pixels now: it changed", image.width(), image.height())));
+            return Err(Error::file(
+                path,
+                format!("{}x{} pixels now: it changed", image.width(), image.height()),
+            ));
         }
         planar(path, &image, channels)
     }
@@ -80,7 +91,8 @@ fn planar(path: &Path, image: &DynamicImage, channels: usize) -> Result<Vec<u8>>
 }
 
 fn reader(path: &Path) -> Result<ImageReader<std::io::BufReader<fs::File>>> {
-    let mut reader = ImageReader::open(path).map_err(Error::io(path))?.with_guessed_format().map_err(Error::io(path))?;
+    let mut reader =
+        ImageReader::open(path).map_err(Error::io(path))?.with_guessed_format().map_err(Error::io(path))?;
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
     reader.limits(limits);
@@ -90,7 +102,8 @@ fn reader(path: &Path) -> Result<ImageReader<std::io::BufReader<fs::File>>> {
 /// `[height, width]`, and whether it is grey, from the file's header.
 fn head(path: &Path) -> Result<([usize; 2], bool)> {
     use image::ImageDecoder;
-    let damaged = |e: image::ImageError| Error::file(path, format!("damaged, truncated or not an image: {e}"));
+    let damaged =
+        |e: image::ImageError| Error::file(path, format!("damaged, truncated or not an image: {e}"));
     let decoder = reader(path)?.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();

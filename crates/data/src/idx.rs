@@ -51,7 +51,9 @@ fn parse(path: &Path, mut from: impl Read) -> Result<Idx> {
     let got = from.take(size as u64 + 1).read_to_end(&mut bytes).map_err(damaged)?;
     if got != size {
         let more = if got > size { "more".to_owned() } else { got.to_string() };
-        return Err(fail(format!("truncated or damaged: the header {dims:?} promises {size} bytes, {more} are there")));
+        return Err(fail(format!(
+            "truncated or damaged: the header {dims:?} promises {size} bytes, {more} are there"
+        )));
     }
     Ok(Idx { dims, bytes })
 }

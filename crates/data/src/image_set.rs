@@ -46,7 +46,15 @@ impl ImageSet {
         if !path.join("dataset.toml").is_file() {
             let folder = Folder::open(path)?;
             let (shape, labels, classes) = (folder.shape, folder.labels.clone(), folder.classes.clone());
-            return Ok(Self { title: name.clone(), name, origin: None, shape, labels, classes, store: Store::Files(folder) });
+            return Ok(Self {
+                title: name.clone(),
+                name,
+                origin: None,
+                shape,
+                labels,
+                classes,
+                store: Store::Files(folder),
+            });
         }
         let m = Manifest::read(path)?;
         let labels = m.labels.as_ref().map(|l| path.join(l));
@@ -54,7 +62,8 @@ impl ImageSet {
         let images = path.join(&m.images);
         let set = Self::from_idx(m.name, m.title, origin, &images, labels.as_deref(), m.classes)?;
         if (set.len(), set.shape) != (m.count, [m.channels, m.height, m.width]) {
-            let reason = format!("holds {} images of {:?}: dataset.toml says otherwise", set.len(), set.shape);
+            let reason =
+                format!("holds {} images of {:?}: dataset.toml says otherwise", set.len(), set.shape);
             return Err(Error::file(images, reason));
         }
         Ok(set)
@@ -72,17 +81,31 @@ impl ImageSet {
         let shape = match dims[..] {
             [_, h, w] => [1, h, w],
             [_, h, w, c @ (1 | 3)] => [c, h, w],
-            _ => return Err(Error::file(images, format!("dimensions {dims:?}: images are [N, H, W] or [N, H, W, 3]"))),
+            _ => {
+                return Err(Error::file(
+                    images,
+                    format!("dimensions {dims:?}: images are [N, H, W] or [N, H, W, 3]"),
+                ));
+            }
         };
         let labels = labels.map(|path| {
             let found = idx::read(path)?;
             if found.dims != [dims[0]] {
-                let reason = format!("dimensions {:?}: labels of {} images are [{}]", found.dims, dims[0], dims[0]);
+                let reason =
+                    format!("dimensions {:?}: labels of {} images are [{}]", found.dims, dims[0], dims[0]);
                 return Err(Error::file(path, reason));
             }
             Ok(found.bytes.into_iter().map(i64::from).collect())
         });
-        Ok(Self { name, title, origin, shape, labels: labels.transpose()?, classes, store: Store::Bytes(bytes) })
+        Ok(Self {
+            name,
+            title,
+            origin,
+            shape,
+            labels: labels.transpose()?,
+            classes,
+            store: Store::Bytes(bytes),
+        })
     }
 
     /// Images.

@@ -52,7 +52,10 @@ impl Manifest {
             let mut from = File::open(&path).map_err(Error::io(&path))?;
             std::io::copy(&mut from, &mut hash).map_err(Error::io(&path))?;
             if hex(&hash.finalize()) != *expected {
-                return Err(Error::file(path, "damaged: its SHA-256 is not that of dataset.toml; fetch it again"));
+                return Err(Error::file(
+                    path,
+                    "damaged: its SHA-256 is not that of dataset.toml; fetch it again",
+                ));
             }
         }
         Ok(manifest)

@@ -37,8 +37,10 @@ impl Split {
     /// different sizes are nested and share their held-out set. Of images that are equal to the last bit only the first
     /// counts: a duplicate would tie its twin to one side, and changes what is memorised.
     pub fn new(set: &ImageSet, config: SplitConfig) -> Result<Self> {
-        let mut keys: Vec<([u8; 32], usize)> =
-            (0..set.len()).into_par_iter().map(|i| Ok((key(set, i, config.seed)?, i))).collect::<Result<_>>()?;
+        let mut keys: Vec<([u8; 32], usize)> = (0..set.len())
+            .into_par_iter()
+            .map(|i| Ok((key(set, i, config.seed)?, i)))
+            .collect::<Result<_>>()?;
         keys.sort_unstable();
         keys.dedup_by_key(|(key, _)| *key); // keeps the first index of each content
         let duplicates = set.len() - keys.len();
@@ -56,7 +58,11 @@ impl Split {
             return Err(Error::config("n_train", reason));
         }
         let order: Vec<usize> = keys.into_iter().map(|(_, i)| i).collect();
-        Ok(Self { held_out: order[..held_out].to_vec(), train: order[held_out..held_out + n_train].to_vec(), duplicates })
+        Ok(Self {
+            held_out: order[..held_out].to_vec(),
+            train: order[held_out..held_out + n_train].to_vec(),
+            duplicates,
+        })
     }
 }
 

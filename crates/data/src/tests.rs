@@ -69,7 +69,11 @@ fn damaged_idx_files_are_named() {
         ("header", good[..6].to_vec(), "truncated"),
         ("empty", Vec::new(), "too short"),
         ("text", b"hello world".to_vec(), "not an IDX file"),
-        ("floats", idx(&[1], &[]).iter().enumerate().map(|(i, b)| if i == 2 { 0x0d } else { *b }).collect(), "0x0d"),
+        (
+            "floats",
+            idx(&[1], &[]).iter().enumerate().map(|(i, b)| if i == 2 { 0x0d } else { *b }).collect(),
+            "0x0d",
+        ),
         ("huge", idx(&[u32::MAX, u32::MAX, u32::MAX], &[]), "too large"),
         ("gz", gz(&good)[..20].to_vec(), "truncated"),
     ];
@@ -98,7 +102,10 @@ fn folders_of_images_are_read_with_their_classes() {
         fs::write(folder.path().join(class).join("notes.txt"), "not an image").unwrap();
     }
     let set = ImageSet::open(folder.path()).unwrap();
-    assert_eq!((set.len(), set.shape, set.classes.as_slice()), (4, [1, 3, 4], &["a".to_owned(), "b".to_owned()][..]));
+    assert_eq!(
+        (set.len(), set.shape, set.classes.as_slice()),
+        (4, [1, 3, 4], &["a".to_owned(), "b".to_owned()][..])
+    );
     assert_eq!(set.labels.as_deref(), Some(&[0, 0, 1, 1][..]));
     assert_eq!(set.image(0).unwrap(), (51..63).collect::<Vec<u8>>());
     let summary = Summary::of(&set).unwrap();
@@ -162,7 +169,10 @@ fn a_folder_and_an_idx_file_of_the_same_pixels_split_alike() {
     fs::create_dir(&images).unwrap();
     for (i, pixels) in toy(n).chunks(16).enumerate() {
         // Named so that the order of the files is not that of the IDX file.
-        GrayImage::from_raw(4, 4, pixels.to_vec()).unwrap().save(images.join(format!("{:02}.png", (i * 7) % n))).unwrap();
+        GrayImage::from_raw(4, 4, pixels.to_vec())
+            .unwrap()
+            .save(images.join(format!("{:02}.png", (i * 7) % n)))
+            .unwrap();
     }
     let other = ImageSet::open(&images).unwrap();
     let config = SplitConfig { held_out: 8, n_train: 20, seed: 3 };
@@ -183,7 +193,8 @@ fn splits_are_nested_apart_and_pinned() {
     let (small, large) = (split(4, 0), split(24, 0));
     assert_eq!(small.train, large.train[..4]);
     assert_eq!(small.held_out, large.held_out);
-    let all: HashSet<Vec<u8>> = large.train.iter().chain(&large.held_out).map(|i| set.image(*i).unwrap()).collect();
+    let all: HashSet<Vec<u8>> =
+        large.train.iter().chain(&large.held_out).map(|i| set.image(*i).unwrap()).collect();
     assert_eq!(all.len(), 29, "a content is there twice");
     assert_ne!(split(4, 1).train, small.train);
     assert_eq!(small.train, PINNED, "changing the split changes every published result");
@@ -209,7 +220,8 @@ fn batches_are_a_function_of_seed_and_step() {
     // Two ranks together walk the same sequence.
     let (mut even, mut odd) = (make((0, 2)), make((1, 2)));
     let clock = Clock { step: 0, total: 5 };
-    let both = [bytes(&even.batch(clock).unwrap().x_start), bytes(&odd.batch(clock).unwrap().x_start)].concat();
+    let both =
+        [bytes(&even.batch(clock).unwrap().x_start), bytes(&odd.batch(clock).unwrap().x_start)].concat();
     assert_eq!(both, all[..2 * 8 * 16]);
     let error = Batches::new(set.clone(), vec![0, 1], 3, 0, (0, 1), Device::Cpu).unwrap_err().to_string();
     assert!(error.starts_with("batch_size: 3 for a training set of 2"), "{error}");
@@ -234,13 +246,17 @@ fn bytes_survive_the_way_to_floats_and_back() {
 fn the_shipped_sets_are_what_they_say() {
     assert_eq!(shipped(&datasets()), ["digits", "fashion-mnist-16", "pixel-faces"]);
     let mut bytes = 0;
-    for (name, count, shape) in
-        [("digits", 1797, [1, 8, 8]), ("fashion-mnist-16", 12_000, [1, 16, 16]), ("pixel-faces", 10_000, [3, 16, 16])]
-    {
+    for (name, count, shape) in [
+        ("digits", 1797, [1, 8, 8]),
+        ("fashion-mnist-16", 12_000, [1, 16, 16]),
+        ("pixel-faces", 10_000, [3, 16, 16]),
+    ] {
         let folder = find(name, &datasets()).unwrap();
         let set = ImageSet::open(&folder).unwrap();
         assert_eq!((set.len(), set.shape), (count, shape));
-        assert!(Split::new(&set, SplitConfig { held_out: 100, n_train: 1000, seed: 0 }).unwrap().duplicates < 10);
+        assert!(
+            Split::new(&set, SplitConfig { held_out: 100, n_train: 1000, seed: 0 }).unwrap().duplicates < 10
+        );
         bytes += fs::read_dir(folder).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum::<u64>();
     }
     assert!(bytes < 6_000_000, "{bytes} bytes");

@@ -51,7 +51,13 @@ pub(crate) enum ArmEnding {
 
 impl<'a> Arm<'a> {
     /// Opens the data and checks that the recipe fits them. `root` is the folder of shipped data sets.
-    pub(crate) fn open(name: &'a str, seed: u64, recipe: &'a Recipe, root: &Path, device: Device) -> Result<Self> {
+    pub(crate) fn open(
+        name: &'a str,
+        seed: u64,
+        recipe: &'a Recipe,
+        root: &Path,
+        device: Device,
+    ) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
         let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
         let [channels, height, width] = set.shape.map(|n| n as i64);
@@ -77,7 +83,11 @@ impl<'a> Arm<'a> {
         let kind = if c == 1 { "grey" } else { "RGB" };
         let origin = set.origin.as_deref().map_or(String::new(), |o| format!("; {o}"));
         let duplicates = self.split.duplicates;
-        format!("{}: {} images, {w}x{h} {kind}, {duplicates} exact duplicates left out{origin}", set.title, set.len())
+        format!(
+            "{}: {} images, {w}x{h} {kind}, {duplicates} exact duplicates left out{origin}",
+            set.title,
+            set.len()
+        )
     }
 
     fn batches(&self) -> Result<Batches> {
@@ -121,8 +131,8 @@ impl<'a> Arm<'a> {
             Some(patience) => Box::new(EarlyStopping::new(validator, patience)),
             None => Box::new(validator),
         };
-        let metrics: [Box<dyn Metric>; 2] =
-            [Copies::Exact, Copies::Transformed].map(|copies| Box::new(MemorizedFraction { copies, seed: self.seed }) as _);
+        let metrics: [Box<dyn Metric>; 2] = [Copies::Exact, Copies::Transformed]
+            .map(|copies| Box::new(MemorizedFraction { copies, seed: self.seed }) as _);
         let monitor = MemorizationMonitor {
             generate: self.monitor_samples(model.clone()),
             samples: recipe.monitor.samples,
@@ -177,7 +187,8 @@ impl<'a> Arm<'a> {
         let (mut update, mut objective) = (self.update(params)?, self.objective(model.clone()));
         let kept = &self.recipe.checkpoint;
         let fingerprint = self.recipe.fingerprint(self.seed);
-        let mut checkpoints = Checkpoints::new(&folder.join("checkpoints"), &fingerprint, kept.every, kept.keep)?;
+        let mut checkpoints =
+            Checkpoints::new(&folder.join("checkpoints"), &fingerprint, kept.every, kept.keep)?;
         let loaded = checkpoints.newest()?;
         let from = loaded.as_ref().map_or(0, |l| l.step);
         let sink = Rc::new(ArmSink::open(run, self.name, self.seed, from)?);
@@ -215,11 +226,19 @@ impl<'a> Arm<'a> {
         };
         let seconds = seconds + started.elapsed().as_secs_f64();
         let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
-        for (metric, measurement) in [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())] {
+        for (metric, measurement) in
+            [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())]
+        {
             let samples = self.recipe.sample.samples;
-            sink.write(result.steps, Event::Memorization { metric: metric.to_owned(), samples, measurement })?;
+            sink.write(
+                result.steps,
+                Event::Memorization { metric: metric.to_owned(), samples, measurement },
+            )?;
         }
-        write_atomically(&folder.join("arm.json"), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+        write_atomically(
+            &folder.join("arm.json"),
+            (serde_json::to_string_pretty(&result)? + "\n").as_bytes(),
+        )?;
         bar.skip(total - result.steps.min(total));
         Ok(ArmEnding::Done(Box::new(result)))
     }
@@ -232,7 +251,13 @@ impl<'a> Arm<'a> {
         }
     }
 
-    fn result(&self, sink: &ArmSink, ending: Ending, e: Evaluated, (seconds, parameters): (f64, usize)) -> Result<ArmResult> {
+    fn result(
+        &self,
+        sink: &ArmSink,
+        ending: Ending,
+        e: Evaluated,
+        (seconds, parameters): (f64, usize),
+    ) -> Result<ArmResult> {
         let last = sink.last_validation();
         let Some(Event::Validation { log_snr, train, held_out, .. }) = last else {
             return Err(anyhow!("{}: no validation was made", self.name));

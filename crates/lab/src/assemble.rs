@@ -8,7 +8,11 @@ use std::rc::Rc;
 use tch::{Device, Tensor, nn};
 
 /// A freshly initialised model and its variables.
-pub(crate) fn model(recipe: &Recipe, seed: u64, device: Device) -> Result<(nn::VarStore, Rc<Preconditioned>)> {
+pub(crate) fn model(
+    recipe: &Recipe,
+    seed: u64,
+    device: Device,
+) -> Result<(nn::VarStore, Rc<Preconditioned>)> {
     tch::manual_seed(stream(seed, "initial weights", 0, 0) as i64);
     let vars = nn::VarStore::new(device);
     let backbone = UNet::new(&vars.root(), &recipe.model).map_err(|e| e.within("model"))?;
@@ -50,7 +54,6 @@ pub(crate) fn generate(
         let x = noise.start(n, &shape, device);
         sampler.sample(&denoiser, x, &times, &Cond::default(), &mut noise, &mut |_| ())
     };
-    let batches: Vec<Tensor> =
-        tch::no_grad(|| range.clone().step_by(config.batch_size).map(batch).collect());
+    let batches: Vec<Tensor> = tch::no_grad(|| range.clone().step_by(config.batch_size).map(batch).collect());
     Tensor::cat(&batches, 0).clamp(-1.0, 1.0)
 }

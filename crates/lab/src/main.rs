@@ -6,8 +6,8 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    Outcome, Request, RunResult, SampleRequest, Study, check, find_recipe, free_folder, project_root, recipes, resumed,
-    run, sample, write_report,
+    Outcome, Request, RunResult, SampleRequest, Study, check, find_recipe, free_folder, project_root,
+    recipes, resumed, run, sample, write_report,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -136,7 +136,9 @@ fn device(text: &str) -> Result<Device, String> {
     match text {
         "cpu" => Ok(Device::Cpu),
         "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),
-        "cuda" => Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned()),
+        "cuda" => {
+            Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned())
+        }
         _ => Err("is neither cpu nor cuda".to_owned()),
     }
 }
@@ -245,7 +247,16 @@ fn command_line() -> String {
 fn print_result(result: &RunResult) {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "arm", "seed", "train images", "f_mem [95 %]", "floor", "copier", "loss: train", "held out", "gap", "time",
+        "arm",
+        "seed",
+        "train images",
+        "f_mem [95 %]",
+        "floor",
+        "copier",
+        "loss: train",
+        "held out",
+        "gap",
+        "time",
     ]);
     for a in &result.arms {
         table.add_row([
@@ -265,7 +276,8 @@ fn print_result(result: &RunResult) {
     let mut gaps = Table::new();
     let levels = result.arms.first().map_or(&[][..], |a| &a.gap_by_level);
     let header = ["arm".to_owned(), "seed".to_owned()].into_iter();
-    gaps.load_preset(UTF8_FULL_CONDENSED).set_header(header.chain(levels.iter().map(|l| l.log_snr.to_string())));
+    gaps.load_preset(UTF8_FULL_CONDENSED)
+        .set_header(header.chain(levels.iter().map(|l| l.log_snr.to_string())));
     for a in &result.arms {
         let cells = a.gap_by_level.iter().map(|l| format!("{:+.4}", l.gap));
         gaps.add_row([a.name.clone(), a.seed.to_string()].into_iter().chain(cells));

@@ -85,7 +85,12 @@ impl Observer for Progress {
         self.bar.bar.inc(1);
         if !self.bar.terminal && (done.is_multiple_of((clock.total / 10).max(1)) || done == clock.total) {
             let loss = evaluation.loss.double_value(&[]);
-            eprintln!("{}: step {done} of {}, loss {loss:.4}, {:.0} s", self.name, clock.total, self.seconds());
+            eprintln!(
+                "{}: step {done} of {}, loss {loss:.4}, {:.0} s",
+                self.name,
+                clock.total,
+                self.seconds()
+            );
         }
         Ok(Flow::Continue)
     }

@@ -211,7 +211,10 @@ impl Study {
         let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
         let mut table: Table = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
-            anyhow!(Error::file(path, format!("line {line}: {}", e.message().lines().next().unwrap_or_default())))
+            anyhow!(Error::file(
+                path,
+                format!("line {line}: {}", e.message().lines().next().unwrap_or_default())
+            ))
         })?;
         for set in sets {
             let (key, value) = set.split_once('=').ok_or_else(|| {
@@ -226,7 +229,10 @@ impl Study {
     pub fn without_arms(mut self) -> Result<Self> {
         let mut table: Table = toml::from_str(&self.resolved)?;
         table.remove("arms");
-        table.insert("arms".to_owned(), Value::Table(Table::from_iter([("base".to_owned(), Value::Table(Table::new()))])));
+        table.insert(
+            "arms".to_owned(),
+            Value::Table(Table::from_iter([("base".to_owned(), Value::Table(Table::new()))])),
+        );
         self = Self::from_table(table)?;
         Ok(self)
     }
@@ -294,9 +300,9 @@ fn apply(table: &mut Table, key: &str, value: Value) -> Result<()> {
     let mut place = table;
     for part in &path[..path.len() - 1] {
         let next = place.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
-        place = next
-            .as_table_mut()
-            .ok_or_else(|| anyhow!(Error::config(format!("--set {key}"), format!("`{part}` is not a table"))))?;
+        place = next.as_table_mut().ok_or_else(|| {
+            anyhow!(Error::config(format!("--set {key}"), format!("`{part}` is not a table")))
+        })?;
     }
     place.insert(path[path.len() - 1].to_owned(), value);
     Ok(())

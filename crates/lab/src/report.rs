@@ -2,4 +2,6 @@
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 /// Writes it.
-pub fn write(run: &Path) -> Result<PathBuf> { Ok(run.join("report.html")) }
+pub fn write(run: &Path) -> Result<PathBuf> {
+    Ok(run.join("report.html"))
+}

@@ -6,8 +6,8 @@ use crate::machine::{machine, versions};
 use crate::progress::Bar;
 use crate::recipe::{Recipe, Study};
 use crate::record::RunInfo;
-use crate::result::{ArmResult, RunResult};
 use crate::report;
+use crate::result::{ArmResult, RunResult};
 use anyhow::{Context, Result, anyhow};
 use heldout_core::Error;
 use heldout_train::write_atomically;
@@ -78,7 +78,10 @@ pub fn run(request: &Request<'_>) -> Result<Outcome> {
     let verdict = verdict(study, &results);
     let (recipe, question) = (study.name.clone(), study.question.clone());
     let result = RunResult { format: 1, recipe, question, verdict, arms: results };
-    write_atomically(&folder.join("result.json"), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+    write_atomically(
+        &folder.join("result.json"),
+        (serde_json::to_string_pretty(&result)? + "\n").as_bytes(),
+    )?;
     report::write(folder)?;
     Ok(Outcome::Done(Box::new(result)))
 }
@@ -172,7 +175,8 @@ fn verdict(study: &Study, results: &[ArmResult]) -> String {
         (_, true) => "Yes: ",
         (_, false) => "Not here: ",
     };
-    let seeds = if study.seeds.len() > 1 { format!(", mean of {} seeds", study.seeds.len()) } else { String::new() };
+    let seeds =
+        if study.seeds.len() > 1 { format!(", mean of {} seeds", study.seeds.len()) } else { String::new() };
     format!("{answer}{}{seeds}.", clauses.join("; "))
 }
 

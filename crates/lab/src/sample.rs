@@ -41,7 +41,8 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let arm = arm_folder(path)?;
     let recipe_path = arm.join("arm.toml");
     let text = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
-    let table: toml::Value = toml::from_str(&text).map_err(|e| Error::file(&recipe_path, e.message().to_owned()))?;
+    let table: toml::Value =
+        toml::from_str(&text).map_err(|e| Error::file(&recipe_path, e.message().to_owned()))?;
     let mut recipe: Recipe = parse(table)?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     let checkpoints = if path == arm { arm.join("checkpoints") } else { path.to_owned() };
@@ -50,11 +51,8 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
         eprintln!("passed over a damaged checkpoint: {damage}");
     }
     let (vars, model) = model(&recipe, 0, device)?;
-    let mut weights = if live {
-        loaded.state.unnest("weights")
-    } else {
-        loaded.state.unnest("update").unnest("average")
-    };
+    let mut weights =
+        if live { loaded.state.unnest("weights") } else { loaded.state.unnest("update").unnest("average") };
     for (name, t) in Params::of(&vars).named() {
         weights.restore(name, &mut t.shallow_clone()).map_err(|e| {
             Error::file(&checkpoints, format!("does not fit the model of {}: {e}", recipe_path.display()))

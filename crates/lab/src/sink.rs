@@ -51,7 +51,8 @@ impl ArmSink {
     pub(crate) fn open(run: &Path, arm: &str, seed: u64, from: u64) -> Result<Self> {
         let path = run.join("metrics.jsonl");
         let ours = |r: &Record| r.arm == arm && r.seed == seed;
-        let kept: Vec<Record> = read_records(&path)?.into_iter().filter(|r| !ours(r) || r.step <= from).collect();
+        let kept: Vec<Record> =
+            read_records(&path)?.into_iter().filter(|r| !ours(r) || r.step <= from).collect();
         let lines: Vec<String> = kept.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         let text = lines.into_iter().map(|l| l + "\n").collect::<String>();
         write_atomically(&path, text.as_bytes())?;
@@ -103,7 +104,11 @@ impl Inner {
     fn show(&mut self, record: &Record) -> Result<(), tfrecord::Error> {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         for (tag, value) in scalars(&record.event) {
-            self.tensorboard.write_scalar(tag, EventMeta::new(record.step as i64, wall_time), value as f32)?;
+            self.tensorboard.write_scalar(
+                tag,
+                EventMeta::new(record.step as i64, wall_time),
+                value as f32,
+            )?;
         }
         self.tensorboard.flush()
     }

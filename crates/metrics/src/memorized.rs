@@ -40,7 +40,11 @@ impl MemorizedFraction {
                 let &[_, channels, height, width] = size.as_slice() else {
                     return Err(Error::config("queries", format!("shape {size:?} is not [N, C, H, W]")));
                 };
-                transformed_nearest(references, rows(queries)?.view(), [channels, height, width].map(|n| n as usize))
+                transformed_nearest(
+                    references,
+                    rows(queries)?.view(),
+                    [channels, height, width].map(|n| n as usize),
+                )
             }
         };
         Ok(found?)
@@ -73,7 +77,8 @@ impl Metric for MemorizedFraction {
 
 /// `[N, ..]` as rows on the host, f32.
 fn rows(t: &Tensor) -> Result<Array2<f32>> {
-    let flat = t.detach().to_device(Device::Cpu).to_kind(Kind::Float).f_reshape([t.size()[0], -1])?.contiguous();
+    let flat =
+        t.detach().to_device(Device::Cpu).to_kind(Kind::Float).f_reshape([t.size()[0], -1])?.contiguous();
     let shape = (flat.size()[0] as usize, flat.size()[1] as usize);
     let values = Vec::<f32>::try_from(flat.flatten(0, -1))?;
     Array2::from_shape_vec(shape, values).map_err(|e| Error::config("features", e.to_string()))

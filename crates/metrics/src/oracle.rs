@@ -37,7 +37,8 @@ impl Denoiser for EmpiricalDenoiser {
             let rows = |t: &Tensor| t.narrow(0, start, len);
             // |x|^2 is the same for every image and drops out of the softmax.
             let alpha = rows(&alpha);
-            let distance = alpha.square() * &self.squared_norms - 2.0f64 * alpha * rows(&x).matmul(&self.images.tr());
+            let distance =
+                alpha.square() * &self.squared_norms - 2.0f64 * alpha * rows(&x).matmul(&self.images.tr());
             let least = distance.amin([1i64], true);
             // At sigma = 0 the softmax is the nearest image: 0 / 0 must not come up.
             let variance = rows(&sigma).square().clamp_min(f64::MIN_POSITIVE);
@@ -83,7 +84,8 @@ impl Denoiser for MixtureDenoiser {
         let away = x.unsqueeze(1) - alpha.unsqueeze(2) * &self.means; // [B, K, D]
         let squared = away.square().sum_dim_intlist(2i64, false, Kind::Double); // [B, K]
         let dimensions = x.size()[1] as f64;
-        let log_density = &self.log_weights - squared / (2.0f64 * &variance) - variance.log() * (dimensions / 2.0);
+        let log_density =
+            &self.log_weights - squared / (2.0f64 * &variance) - variance.log() * (dimensions / 2.0);
         let posterior = log_density.softmax(1, Kind::Double); // [B, K]
         let pull = (alpha * self.stds.square() / variance).unsqueeze(2); // [B, K, 1]
         let component = &self.means + pull * away; // [B, K, D]

@@ -1,8 +1,8 @@
 //! Brute force, the definitions as numpy computes them, and known cases: the copier, fresh data, disguised copies.
 
 use crate::{
-    Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References, bootstrap_mean,
-    transformed_nearest,
+    Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
+    bootstrap_mean, transformed_nearest,
 };
 use heldout_core::{Cond, Denoiser, FeatureSets, Metric, NoiseSchedule, like};
 use heldout_testkit::{Golden, TrigSchedule, check_denoiser, check_metric, close};
@@ -28,7 +28,8 @@ fn brute_force(queries: ArrayView2<'_, f32>, references: ArrayView2<'_, f32>) ->
         let distance = |r: ndarray::ArrayView1<'_, f32>| {
             q.iter().zip(r).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt()
         };
-        let mut all: Vec<_> = references.outer_iter().map(distance).enumerate().map(|(i, d)| (d, i)).collect();
+        let mut all: Vec<_> =
+            references.outer_iter().map(distance).enumerate().map(|(i, d)| (d, i)).collect();
         all.sort_by(|a, b| a.partial_cmp(b).unwrap());
         [all[0], all[1]]
     };
@@ -73,7 +74,12 @@ fn bad_sets_are_named() {
     let prepared = References::new(references.view()).unwrap();
     let error = prepared.nearest(random(2, 3, 15).view()).unwrap_err().to_string();
     assert_eq!(error, "queries: rows of 15 numbers where 16 are needed");
-    assert!(References::new(references.slice(ndarray::s![..1, ..])).unwrap_err().to_string().contains("1 distinct"));
+    assert!(
+        References::new(references.slice(ndarray::s![..1, ..]))
+            .unwrap_err()
+            .to_string()
+            .contains("1 distinct")
+    );
     references[(7, 3)] = f32::NAN;
     assert!(References::new(references.view()).unwrap_err().to_string().contains("row 7"));
 }
@@ -104,7 +110,8 @@ fn fractions_are_those_of_numpy() {
     let found = References::new(references.view()).unwrap().nearest(queries.view()).unwrap();
     close(&Tensor::from_slice(&found.nearest_distance), &golden.get("d1"), 1e-12);
     close(&Tensor::from_slice(&found.second_distance), &golden.get("d2"), 1e-12);
-    let share = found.memorized(MEMORIZED_RATIO).iter().filter(|m| **m).count() as f64 / queries.nrows() as f64;
+    let share =
+        found.memorized(MEMORIZED_RATIO).iter().filter(|m| **m).count() as f64 / queries.nrows() as f64;
     close(&Tensor::from(share), &golden.get("f_mem").squeeze(), 1e-12);
 }
 
@@ -179,7 +186,11 @@ fn the_mixture_has_its_two_limits() {
     close(&make(1, 0.7).denoise(&x, &t, &Cond::default()), &textbook, 1e-6);
     check_denoiser(&make(5, 0.7), &x, &Cond::default());
     let empirical = EmpiricalDenoiser::new(&means, Rc::new(TrigSchedule));
-    close(&make(5, 1e-6).denoise(&x, &t, &Cond::default()), &empirical.denoise(&x, &t, &Cond::default()), 1e-5);
+    close(
+        &make(5, 1e-6).denoise(&x, &t, &Cond::default()),
+        &empirical.denoise(&x, &t, &Cond::default()),
+        1e-5,
+    );
 }
 
 /// The mixture's denoiser is a conditional mean: no other function of `x_t` is nearer to `x_start` on average.

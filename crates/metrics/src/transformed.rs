@@ -18,7 +18,8 @@ fn version([channels, height, width]: [usize; 3], flip: bool, dy: isize, dx: isi
     let clamp = |place: usize, shift: isize, size: usize| {
         usize::try_from(place as isize + shift).unwrap_or(0).min(size - 1)
     };
-    let places = (0..channels).flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))));
+    let places =
+        (0..channels).flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))));
     let source = |(c, y, x)| {
         let x = clamp(x, dx, width);
         (c * height + clamp(y, dy, height)) * width + if flip { width - 1 - x } else { x }
@@ -28,7 +29,10 @@ fn version([channels, height, width]: [usize; 3], flip: bool, dy: isize, dx: isi
 
 fn versions(shape: [usize; 3]) -> Vec<Vec<usize>> {
     let shifts = || SHIFTS.into_iter().flat_map(|dy| SHIFTS.map(|dx| (dy, dx)));
-    [false, true].into_iter().flat_map(|flip| shifts().map(move |(dy, dx)| version(shape, flip, dy, dx))).collect()
+    [false, true]
+        .into_iter()
+        .flat_map(|flip| shifts().map(move |(dy, dx)| version(shape, flip, dy, dx)))
+        .collect()
 }
 
 /// As [`References::nearest`], where the distance of a query to a reference is the least over the reference's 18
@@ -47,7 +51,8 @@ pub fn transformed_nearest(
     }
     let versions = versions(shape);
     let blocks: Vec<_> = queries.axis_chunks_iter(Axis(0), BLOCK).collect();
-    let found = blocks.into_par_iter().flat_map_iter(|queries| nearest_of_block(references, queries, &versions));
+    let found =
+        blocks.into_par_iter().flat_map_iter(|queries| nearest_of_block(references, queries, &versions));
     Ok(NearestPairs::collect(found.collect()))
 }
 

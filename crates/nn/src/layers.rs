@@ -11,8 +11,13 @@ fn init(fan_in: i64) -> nn::Init {
 /// Square convolution with bias that keeps the size at stride 1: `[B, from, H, W] -> [B, to, H/stride, W/stride]`.
 pub fn conv2d(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64, stride: i64) -> nn::Conv2D {
     let init = init(from * kernel * kernel);
-    let config =
-        nn::ConvConfig { padding: kernel / 2, stride, ws_init: init, bs_init: init, ..nn::ConvConfig::default() };
+    let config = nn::ConvConfig {
+        padding: kernel / 2,
+        stride,
+        ws_init: init,
+        bs_init: init,
+        ..nn::ConvConfig::default()
+    };
     nn::conv2d(vs, from, to, kernel, config)
 }
 

@@ -2,8 +2,8 @@
 
 mod attention;
 mod layers;
-mod resblock;
 mod resample;
+mod resblock;
 mod time_embedding;
 
 pub use attention::{SelfAttention, attend};

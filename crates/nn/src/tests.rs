@@ -19,7 +19,11 @@ fn both_attention_kernels_agree() {
 fn the_switch_of_kernels_is_not_seen() {
     tch::manual_seed(0);
     let [q, k, v] = [0; 3].map(|_| Tensor::randn([5, 4, 1024, 8], F32)); // 5 * 4 * 2^20 > 2^24
-    close(&attend(&q, &k, &v).narrow(0, 0, 1), &attend(&q.narrow(0, 0, 1), &k.narrow(0, 0, 1), &v.narrow(0, 0, 1)), 1e-5);
+    close(
+        &attend(&q, &k, &v).narrow(0, 0, 1),
+        &attend(&q.narrow(0, 0, 1), &k.narrow(0, 0, 1), &v.narrow(0, 0, 1)),
+        1e-5,
+    );
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn trajectories_are_those_of_diffusers() {
         let times = &linear_times(steps)[..compared];
         let out = sampler.sample(&d, x, times, &Cond::default(), &mut Tape(tape), &mut |_| ());
         let theirs = golden.get(&format!("{name}.end"));
-                close(&((&out - &theirs) / (1.0f64 + theirs.abs())), &out.zeros_like(), 2e-4); // theirs: f32 tables
+        close(&((&out - &theirs) / (1.0f64 + theirs.abs())), &out.zeros_like(), 2e-4); // theirs: f32 tables
     }
 }
 

@@ -52,7 +52,8 @@ impl NoiseScheduleConfig {
                 Discrete::from_betas((0..steps).map(|i| beta_start + slope * i as f64))
             }
             Self::Cosine { steps } => {
-                let alpha_bar = |i: usize| ((i as f64 / steps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+                let alpha_bar =
+                    |i: usize| ((i as f64 / steps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
                 Discrete::from_betas((0..steps).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999)))
             }
         }
@@ -118,7 +119,8 @@ impl NoiseSchedule for Discrete {
     fn time_of(&self, log_snr: &Tensor) -> Tensor {
         let decay = -log_snr.log_sigmoid(); // alpha_bar = sigmoid(log_snr) where alpha^2 + sigma^2 = 1
         let grid = self.decay.to_device(log_snr.device());
-        let index = (decay.searchsorted(&grid, false, true, "right", None::<Tensor>) - 1).clamp(0, self.steps - 1);
+        let index =
+            (decay.searchsorted(&grid, false, true, "right", None::<Tensor>) - 1).clamp(0, self.steps - 1);
         let (left, right) = self.knots(&index);
         (&index + (decay - &left) / (right - left)) / self.steps as f64
     }

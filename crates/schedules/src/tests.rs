@@ -67,7 +67,8 @@ fn weights_are_the_published_ones() {
 fn alphas_cumprod_are_those_of_diffusers() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "alphas_cumprod");
     for (name, config) in [("linear", NoiseScheduleConfig::DDPM), ("squaredcos_cap_v2", COSINE)] {
-        let (ours, theirs) = (config.build().unwrap().alphas_cumprod(), golden.get(name).to_kind(Kind::Double));
+        let (ours, theirs) =
+            (config.build().unwrap().alphas_cumprod(), golden.get(name).to_kind(Kind::Double));
         close(&(ours / theirs), &Tensor::ones([1000], (Kind::Double, Device::Cpu)), 1e-4); // theirs: a product in f32
     }
     let (ours, theirs) = (COSINE.build().unwrap().alphas_cumprod(), golden.get("squaredcos_cap_v2_f64"));

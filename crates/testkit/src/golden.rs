@@ -31,7 +31,8 @@ impl Golden {
 
     /// All tensors whose names start with `prefix`, without it.
     pub fn section(&self, prefix: &str) -> Vec<(String, Tensor)> {
-        let of = |(k, v): (&String, &Tensor)| k.strip_prefix(prefix).map(|k| (k.to_owned(), v.shallow_clone()));
+        let of =
+            |(k, v): (&String, &Tensor)| k.strip_prefix(prefix).map(|k| (k.to_owned(), v.shallow_clone()));
         let mut found: Vec<_> = self.0.iter().filter_map(of).collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found

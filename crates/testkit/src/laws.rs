@@ -2,9 +2,9 @@
 
 use crate::{close, gaussian_denoiser, same};
 use heldout_core::{
-    Adapter, Augment, Autoencoder, Backbone, Batch, BatchSource, Clock, Cond, Curve, Denoiser, FeatureSets, Gradient,
-    Input, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective, Parameterization, Params, Persist, Sampler,
-    State, TimeSampler, Update, Weighting, like,
+    Adapter, Augment, Autoencoder, Backbone, Batch, BatchSource, Clock, Cond, Curve, Denoiser, FeatureSets,
+    Gradient, Input, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective, Parameterization, Params,
+    Persist, Sampler, State, TimeSampler, Update, Weighting, like,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -43,7 +43,9 @@ pub fn check_parameterization(p: &dyn Parameterization, s: &dyn NoiseSchedule) {
     let (a, b) = c.target(&m);
     let x_t = &m.alpha * &x + &m.sigma * &noise;
     close(&(&c.c_skip * x_t + &c.c_out * (a * &x + b * noise)), &x, 1e-9);
-    assert!(c.c_in.isfinite().all().int64_value(&[]) == 1 && c.c_noise.isfinite().all().int64_value(&[]) == 1);
+    assert!(
+        c.c_in.isfinite().all().int64_value(&[]) == 1 && c.c_noise.isfinite().all().int64_value(&[]) == 1
+    );
 }
 
 /// [`Weighting`]: finite and not negative away from the ends.
@@ -124,7 +126,8 @@ pub fn check_backbone(b: &dyn Backbone, x: &Tensor, cond: &Cond) {
         let (row, level, cond) = (x.narrow(0, 1, 1), level.narrow(0, 1, 1), cond.narrow(1, 1));
         let one = b.forward(Input { x: &row, noise_level: &level, cond: &cond, train: false }, &mut ());
         close(&one, &all.narrow(0, 1, 1), 1e-4);
-        let other = b.forward(Input { noise_level: &(&level + 50.0), x: &row, cond: &cond, train: false }, &mut ());
+        let other =
+            b.forward(Input { noise_level: &(&level + 50.0), x: &row, cond: &cond, train: false }, &mut ());
         assert!(!one.equal(&other), "the noise level changes nothing");
     });
 }
@@ -222,7 +225,12 @@ pub fn check_objective(o: &mut dyn Objective, params: &Params, batch: &Batch) {
 
 /// [`Gradient`]: leaves a gradient and the weights as they were. Gives the gradient back.
 #[track_caller]
-pub fn check_gradient(g: &mut dyn Gradient, o: &mut dyn Objective, params: &Params, batch: &Batch) -> Vec<Tensor> {
+pub fn check_gradient(
+    g: &mut dyn Gradient,
+    o: &mut dyn Objective,
+    params: &Params,
+    batch: &Batch,
+) -> Vec<Tensor> {
     let before = params.snapshot();
     tch::manual_seed(7);
     g.gradient(params, o, batch, CLOCK).unwrap();
@@ -270,8 +278,14 @@ pub fn check_metric(m: &dyn Metric, sets: &FeatureSets<'_>) {
     assert_eq!(value, m.evaluate(sets).unwrap(), "{}: not the same twice", m.name());
     tch::manual_seed(3);
     let shuffled = |x: &Tensor| x.index_select(0, &Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu)));
-    let (generated, train, held_out) = (shuffled(sets.generated), shuffled(sets.train), shuffled(sets.held_out));
-    let other = m.evaluate(&FeatureSets { generated: &generated, train: &train, held_out: &held_out }).unwrap();
+    let (generated, train, held_out) =
+        (shuffled(sets.generated), shuffled(sets.train), shuffled(sets.held_out));
+    let other =
+        m.evaluate(&FeatureSets { generated: &generated, train: &train, held_out: &held_out }).unwrap();
     assert!((other.model.value - value.model.value).abs() < 1e-12, "{}: depends on the order", m.name());
-    assert!((other.floor.value - value.floor.value).abs() < 1e-12, "{}: its floor depends on the order", m.name());
+    assert!(
+        (other.floor.value - value.floor.value).abs() < 1e-12,
+        "{}: its floor depends on the order",
+        m.name()
+    );
 }

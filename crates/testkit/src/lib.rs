@@ -8,8 +8,9 @@ mod toy;
 pub use compare::{close, same};
 pub use golden::Golden;
 pub use laws::{
-    check_adapter, check_augment, check_autoencoder, check_backbone, check_batch_source, check_curve, check_denoiser,
-    check_gradient, check_metric, check_noise_source, check_objective, check_parameterization, check_persist,
-    check_sampler, check_schedule, check_time_sampler, check_update, check_weighting,
+    check_adapter, check_augment, check_autoencoder, check_backbone, check_batch_source, check_curve,
+    check_denoiser, check_gradient, check_metric, check_noise_source, check_objective,
+    check_parameterization, check_persist, check_sampler, check_schedule, check_time_sampler, check_update,
+    check_weighting,
 };
 pub use toy::{Blobs, Mlp, SquaredError, TrigSchedule, VPrediction, gaussian_denoiser};

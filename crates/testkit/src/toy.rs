@@ -1,8 +1,8 @@
 //! The smallest parts that make a training run.
 
 use heldout_core::{
-    Backbone, Batch, BatchSource, Clock, Cond, Denoiser, Evaluation, Input, Marginal, NoiseSchedule, Objective,
-    Parameterization, Persist, Probe, Result, Scalings, Site, like,
+    Backbone, Batch, BatchSource, Clock, Cond, Denoiser, Evaluation, Input, Marginal, NoiseSchedule,
+    Objective, Parameterization, Persist, Probe, Result, Scalings, Site, like,
 };
 use std::f64::consts::FRAC_PI_2;
 use tch::{Device, Kind, Tensor, nn};
@@ -14,7 +14,13 @@ pub struct TrigSchedule;
 impl NoiseSchedule for TrigSchedule {
     fn marginal(&self, t: &Tensor) -> Marginal {
         let (alpha, sigma) = ((t * FRAC_PI_2).cos(), (t * FRAC_PI_2).sin());
-        Marginal { d_alpha: &sigma * -FRAC_PI_2, d_sigma: &alpha * FRAC_PI_2, alpha, sigma, noise_label: t * 999.0 }
+        Marginal {
+            d_alpha: &sigma * -FRAC_PI_2,
+            d_sigma: &alpha * FRAC_PI_2,
+            alpha,
+            sigma,
+            noise_label: t * 999.0,
+        }
     }
 
     fn time_of(&self, log_snr: &Tensor) -> Tensor {

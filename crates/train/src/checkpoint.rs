@@ -61,10 +61,14 @@ impl Checkpoints {
     /// In `folder`, every `every` steps, of which the last `keep` and the best stay. `fingerprint` names the run.
     pub fn new(folder: &Path, fingerprint: &str, every: u64, keep: usize) -> Result<Self> {
         if every == 0 || keep == 0 {
-            return Err(Error::config("checkpoint", format!("every {every}, keep {keep}: both are at least 1")));
+            return Err(Error::config(
+                "checkpoint",
+                format!("every {every}, keep {keep}: both are at least 1"),
+            ));
         }
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let checkpoints = Self { folder: folder.to_owned(), fingerprint: fingerprint.to_owned(), every, keep };
+        let checkpoints =
+            Self { folder: folder.to_owned(), fingerprint: fingerprint.to_owned(), every, keep };
         for aside in entries(folder)?.into_iter().filter(|name| name.starts_with(".writing-")) {
             let path = folder.join(aside);
             fs::remove_dir_all(&path).map_err(Error::io(&path))?; // of a process that was killed while it wrote
@@ -112,11 +116,18 @@ impl Checkpoints {
             sync(&path)?;
             sha256.insert(file, sha256_of_file(&path)?);
         }
-        let header =
-            Header { format: FORMAT, step, score, fingerprint: self.fingerprint.clone(), values: state.values.clone() };
+        let header = Header {
+            format: FORMAT,
+            step,
+            score,
+            fingerprint: self.fingerprint.clone(),
+            values: state.values.clone(),
+        };
         let mut put = |file: &str, text: String| {
             let path = aside.join(file);
-            let write = || File::create(&path).and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()));
+            let write = || {
+                File::create(&path).and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
+            };
             write().map_err(Error::io(&path))?;
             sha256.insert(file.to_owned(), sha256_of_file(&path)?);
             Ok::<_, Error>(())
@@ -124,7 +135,8 @@ impl Checkpoints {
         put(STATE, json(&header))?;
         let manifest = json(&Manifest { sha256: sha256.clone() });
         let path = aside.join(MANIFEST);
-        let write = File::create(&path).and_then(|mut f| f.write_all(manifest.as_bytes()).and_then(|()| f.sync_all()));
+        let write = File::create(&path)
+            .and_then(|mut f| f.write_all(manifest.as_bytes()).and_then(|()| f.sync_all()));
         write.map_err(Error::io(&path))?;
         sync(aside)
     }
@@ -222,14 +234,16 @@ fn read(folder: &Path) -> Result<(Header, State)> {
     }
     let header = read_header(folder)?;
     if header.format != FORMAT {
-        let reason = format!("format {}, this program reads {FORMAT}: use the version that wrote it", header.format);
+        let reason =
+            format!("format {}, this program reads {FORMAT}: use the version that wrote it", header.format);
         return Err(Error::file(folder, reason));
     }
     let mut state = State { values: header.values.clone(), ..State::default() };
     for file in manifest.sha256.keys().filter(|f| f.ends_with(".safetensors")) {
         let path = folder.join(file);
         let part = file.trim_end_matches(".safetensors").replace('_', " ");
-        let tensors = Tensor::read_safetensors(&path).map_err(|e| Error::file(&path, format!("damaged: {e}")))?;
+        let tensors =
+            Tensor::read_safetensors(&path).map_err(|e| Error::file(&path, format!("damaged: {e}")))?;
         state.tensors.extend(tensors.into_iter().map(|(name, t)| (format!("{part}/{name}"), t)));
     }
     Ok((header, state))

@@ -26,12 +26,17 @@ impl TrainLogger {
 
     fn report(&mut self, done: u64, evaluation: &Evaluation) -> Result<()> {
         let value = |t: &Tensor| t.double_value(&[]);
-        let last = |name: &str| evaluation.terms.iter().find(|(n, _)| *n == name).map_or(0.0, |(_, t)| value(t));
+        let last =
+            |name: &str| evaluation.terms.iter().find(|(n, _)| *n == name).map_or(0.0, |(_, t)| value(t));
         let (steps, skipped) = (self.steps as f64, last("skipped") as u64);
-        let mut terms: BTreeMap<String, f64> = self.sums.iter().map(|(n, t)| (n.clone(), value(t) / steps)).collect();
+        let mut terms: BTreeMap<String, f64> =
+            self.sums.iter().map(|(n, t)| (n.clone(), value(t) / steps)).collect();
         let loss = terms.remove("loss").unwrap_or(f64::NAN);
         if skipped > self.skipped {
-            let message = format!("{} steps skipped for a loss or gradient that was not finite", skipped - self.skipped);
+            let message = format!(
+                "{} steps skipped for a loss or gradient that was not finite",
+                skipped - self.skipped
+            );
             self.sink.write(done, Event::Note { message })?;
         }
         self.skipped = skipped;
@@ -69,7 +74,10 @@ impl Observer for TrainLogger {
         let loss = ("loss", evaluation.loss.detach());
         for (name, value) in means.map(|(n, t)| (*n, t.detach())).chain([loss]) {
             let value = value.to_kind(Kind::Double);
-            self.sums.entry(name.to_owned()).and_modify(|sum| *sum = &*sum + &value).or_insert_with(|| value.copy());
+            self.sums
+                .entry(name.to_owned())
+                .and_modify(|sum| *sum = &*sum + &value)
+                .or_insert_with(|| value.copy());
         }
         self.steps += 1;
         let done = clock.step + 1;

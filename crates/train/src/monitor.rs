@@ -1,9 +1,7 @@
 //! Watching for copies while training.
 
 use crate::record::{Event, Sink};
-use heldout_core::{
-    Clock, Evaluation, FeatureSets, Flow, Metric, Observer, Persist, Result, Update,
-};
+use heldout_core::{Clock, Evaluation, FeatureSets, Flow, Metric, Observer, Persist, Result, Update};
 use std::fmt;
 use std::rc::Rc;
 use tch::Tensor;
@@ -29,7 +27,11 @@ pub struct MemorizationMonitor {
 impl fmt::Debug for MemorizationMonitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { samples, every, metrics, .. } = self;
-        f.debug_struct("MemorizationMonitor").field("samples", samples).field("every", every).field("metrics", metrics).finish()
+        f.debug_struct("MemorizationMonitor")
+            .field("samples", samples)
+            .field("every", every)
+            .field("metrics", metrics)
+            .finish()
     }
 }
 

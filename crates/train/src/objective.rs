@@ -1,8 +1,8 @@
 //! The denoising objective.
 
 use heldout_core::{
-    Batch, Clock, Denoising, DenoisingPenalty, Evaluation, Noised, NoiseSource, Objective, Persist, Preconditioned,
-    Recorder, Result, State, TimeSampler, Times, Weighting, like, mean_flat,
+    Batch, Clock, Denoising, DenoisingPenalty, Evaluation, NoiseSource, Noised, Objective, Persist,
+    Preconditioned, Recorder, Result, State, TimeSampler, Times, Weighting, like, mean_flat,
 };
 use std::rc::Rc;
 use tch::Kind;

@@ -34,7 +34,13 @@ pub struct OptimizerStep<G, C> {
 
 impl<G: Gradient, C: Curve> OptimizerStep<G, C> {
     /// Puts the parts together.
-    pub fn new(params: Params, optimizer: Optimizer, gradient: G, learning_rate: C, non_finite: NonFinite) -> Self {
+    pub fn new(
+        params: Params,
+        optimizer: Optimizer,
+        gradient: G,
+        learning_rate: C,
+        non_finite: NonFinite,
+    ) -> Self {
         Self { params, optimizer, gradient, learning_rate, non_finite, skipped: 0, coverage_checked: false }
     }
 
@@ -43,7 +49,8 @@ impl<G: Gradient, C: Curve> OptimizerStep<G, C> {
             let missing: Vec<&str> =
                 self.params.named().filter(|(_, p)| !p.grad().defined()).map(|(n, _)| n).collect();
             if let Some(first) = missing.first() {
-                let reason = format!("no gradient reached it ({} in all): unused, or cut off the loss", missing.len());
+                let reason =
+                    format!("no gradient reached it ({} in all): unused, or cut off the loss", missing.len());
                 return Err(Error::config(format!("parameter {first}"), reason));
             }
         }
@@ -60,7 +67,9 @@ impl<G: Gradient, C: Curve> OptimizerStep<G, C> {
         let term = evaluation.terms.iter().find(|(name, t)| *name != "grad_norm" && !finite(t));
         let gradient = || self.params.named().find(|(_, p)| p.grad().defined() && !finite(&p.grad()));
         let named = term.map(|(n, _)| format!("loss term `{n}`"));
-        named.or_else(|| gradient().map(|(n, _)| format!("gradient of `{n}`"))).or(Some("gradient norm".to_owned()))
+        named
+            .or_else(|| gradient().map(|(n, _)| format!("gradient of `{n}`")))
+            .or(Some("gradient norm".to_owned()))
     }
 }
 
@@ -84,7 +93,8 @@ impl<G: Gradient, C: Curve> Update for OptimizerStep<G, C> {
     fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation> {
         let mut evaluation = self.gradient.gradient(&self.params, objective, batch, clock)?;
         self.check_coverage()?;
-        let seen = evaluation.terms.iter().find(|(name, _)| *name == "grad_norm").map(|(_, t)| t.shallow_clone());
+        let seen =
+            evaluation.terms.iter().find(|(name, _)| *name == "grad_norm").map(|(_, t)| t.shallow_clone());
         let norm = seen.unwrap_or_else(|| {
             let norm = self.params.grad_norm();
             evaluation.terms.push(("grad_norm", norm.shallow_clone()));

@@ -1,16 +1,16 @@
 //! Laws of the parts, optimisers against PyTorch, resume to the last bit, damage found.
 
 use crate::{
-    Backprop, Checkpoints, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite, Optimizer,
-    OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, train,
+    Backprop, Checkpoints, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite,
+    Optimizer, OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, train,
 };
 use heldout_core::{
-    Batch, BatchSource, Clock, Curve, Error, Evaluation, NoiseDraw, NoiseSource, Objective, Observer, Params, Persist,
-    Preconditioned, Result, State, TimeSampler, Times, Update, Weighting, Marginal,
+    Batch, BatchSource, Clock, Curve, Error, Evaluation, Marginal, NoiseDraw, NoiseSource, Objective,
+    Observer, Params, Persist, Preconditioned, Result, State, TimeSampler, Times, Update, Weighting,
 };
 use heldout_testkit::{
-    Blobs, Golden, Mlp, SquaredError, TrigSchedule, VPrediction, check_curve, check_gradient, check_objective,
-    check_persist, check_update, close, same,
+    Blobs, Golden, Mlp, SquaredError, TrigSchedule, VPrediction, check_curve, check_gradient,
+    check_objective, check_persist, check_update, close, same,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -204,7 +204,8 @@ fn checkpoints_keep_the_last_and_the_best() {
     for (step, score) in [(1, 5.0), (2, 1.0), (3, 4.0), (4, 3.0), (5, 2.0)] {
         checkpoints.save(step, Some(score), &state()).unwrap();
     }
-    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["step-00000002", "step-00000004", "step-00000005"]);
     let mut newest = checkpoints.newest().unwrap().unwrap();
@@ -230,7 +231,11 @@ fn a_flipped_byte_is_found() {
         std::fs::write(&path, &bytes).unwrap();
         let loaded = checkpoints.newest().unwrap().unwrap();
         assert_eq!(loaded.step, 1, "{file}");
-        assert!(loaded.damaged[0].contains("step-00000002") && loaded.damaged[0].contains("damaged"), "{:?}", loaded.damaged);
+        assert!(
+            loaded.damaged[0].contains("step-00000002") && loaded.damaged[0].contains("damaged"),
+            "{:?}",
+            loaded.damaged
+        );
         std::fs::remove_dir_all(folder.path().join("step-00000001")).unwrap();
         let error = checkpoints.newest().unwrap_err().to_string();
         assert!(error.contains("no whole checkpoint is left"), "{error}");
@@ -276,7 +281,9 @@ fn is_error_of_step_2(result: Result<Evaluation>) -> bool {
 #[test]
 fn a_loss_that_is_no_number_stops_or_is_counted() {
     let (mut stop, mut objective) = diverging(NonFinite::Stop);
-    let mut at = |u: &mut OptimizerStep<Backprop, f64>, step| u.update(&mut objective, &batch(), Clock { step, total: 9 });
+    let mut at = |u: &mut OptimizerStep<Backprop, f64>, step| {
+        u.update(&mut objective, &batch(), Clock { step, total: 9 })
+    };
     (0..2).for_each(|step| drop(at(&mut stop, step).unwrap()));
     assert!(is_error_of_step_2(at(&mut stop, 2)));
 

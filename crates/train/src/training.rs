@@ -1,7 +1,9 @@
 //! The training loop.
 
 use crate::Checkpoints;
-use heldout_core::{BatchSource, Clock, Error, Flow, Objective, Observer, Persist, Result, State, Update, stream};
+use heldout_core::{
+    BatchSource, Clock, Error, Flow, Objective, Observer, Persist, Result, State, Update, stream,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Which steps to run, and the seed of their draws.

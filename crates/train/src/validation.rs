@@ -64,7 +64,8 @@ impl Validator {
         let train = validation_loss(self.model.as_ref(), &self.sets.train, &self.sets);
         let held_out = validation_loss(self.model.as_ref(), &self.sets.held_out, &self.sets);
         self.latest = Some(held_out.iter().sum::<f64>() / held_out.len() as f64);
-        self.sink.write(step, Event::Validation { weights, log_snr: self.sets.log_snr.clone(), train, held_out })
+        self.sink
+            .write(step, Event::Validation { weights, log_snr: self.sets.log_snr.clone(), train, held_out })
     }
 }
 

@@ -53,7 +53,8 @@ impl UNetConfig {
             return fail("block_out_channels", format!("{} resolutions: 1 to 8 are possible", widths.len()));
         }
         if attention.len() != widths.len() {
-            let reason = format!("{} entries for the {} of block_out_channels", attention.len(), widths.len());
+            let reason =
+                format!("{} entries for the {} of block_out_channels", attention.len(), widths.len());
             return fail("attention", reason);
         }
         if *layers_per_block < 1 {
@@ -63,7 +64,10 @@ impl UNetConfig {
             return fail("attention_head_dim", format!("{head} and {groups} norm groups: at least 1 each"));
         }
         if let Some(w) = widths.iter().find(|w| **w < 2 || *w % 2 != 0 || *w % groups != 0) {
-            return fail("block_out_channels", format!("{w} is not even and divisible by norm_num_groups = {groups}"));
+            return fail(
+                "block_out_channels",
+                format!("{w} is not even and divisible by norm_num_groups = {groups}"),
+            );
         }
         let mid = widths.last().filter(|_| *mid_attention);
         let attended = widths.iter().zip(attention).filter(|(_, a)| **a).map(|(w, _)| w).chain(mid);
@@ -82,12 +86,16 @@ impl UNetConfig {
     /// Whether images of this shape fit: channels, and sides that halve at every resolution but the last.
     pub fn check_images(&self, channels: i64, height: i64, width: i64) -> Result<()> {
         if channels != self.in_channels {
-            let reason = format!("{} for images of {channels} channels: they must be equal", self.in_channels);
+            let reason =
+                format!("{} for images of {channels} channels: they must be equal", self.in_channels);
             return Err(Error::config("in_channels", reason));
         }
         let factor = 1 << (self.block_out_channels.len() - 1);
         if height % factor != 0 || width % factor != 0 {
-            let reason = format!("{height}x{width} images cannot be halved {} times", self.block_out_channels.len() - 1);
+            let reason = format!(
+                "{height}x{width} images cannot be halved {} times",
+                self.block_out_channels.len() - 1
+            );
             return Err(Error::config("block_out_channels", reason));
         }
         Ok(())

@@ -47,7 +47,12 @@ impl Decoder {
         let first = config.block_out_channels[0];
         Self {
             up_blocks: (0..widths.len()).map(up).collect(),
-            conv_norm_out: group_norm(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps),
+            conv_norm_out: group_norm(
+                &(vs / "conv_norm_out"),
+                config.norm_num_groups,
+                first,
+                config.norm_eps,
+            ),
             conv_out: conv2d(&(vs / "conv_out"), first, config.out_channels, 3, 1),
         }
     }

@@ -56,7 +56,8 @@ impl Encoder {
                     .map(|j| ResBlock::new(&(&vs / "resnets" / j), config.block(from(j), to)))
                     .collect(),
                 attentions: attended.map(|j| attention(&(&vs / "attentions" / j), config, to)).collect(),
-                downsample: (level + 1 < widths.len()).then(|| Downsample::new(&(&vs / "downsamplers" / 0), to)),
+                downsample: (level + 1 < widths.len())
+                    .then(|| Downsample::new(&(&vs / "downsamplers" / 0), to)),
             }
         };
         Self {

@@ -39,7 +39,10 @@ fn the_unet_is_that_of_diffusers() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "unet2d");
     for (name, config) in [
         ("attention", config()),
-        ("plain", UNetConfig { attention: vec![false; 3], mid_attention: false, layers_per_block: 1, ..config() }),
+        (
+            "plain",
+            UNetConfig { attention: vec![false; 3], mid_attention: false, layers_per_block: 1, ..config() },
+        ),
     ] {
         let (vars, unet) = unet(&config);
         let weights = golden.section(&format!("{name}.weights."));
@@ -68,7 +71,8 @@ fn every_site_is_seen() {
     let level = Tensor::from_slice(&[3.0f32]);
     let sites = (0..9).map(Site::Down).chain([Site::Mid]).chain((0..3).map(Site::Up));
     let mut recorder = Recorder { wanted: sites.collect(), seen: Vec::new() };
-    let _ = unet.forward(Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false }, &mut recorder);
+    let _ = unet
+        .forward(Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false }, &mut recorder);
     assert_eq!(recorder.seen.len(), recorder.wanted.len());
 }
 

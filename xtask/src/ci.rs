@@ -1,0 +1,54 @@
+//! All checks, cheapest first: the same for a person and for the machine.
+
+use crate::{process, setup, test, tidy, tools};
+use anyhow::{Context, Result};
+use std::time::Instant;
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: [Step; 9] = [
+    ("fmt", || process::run(process::cargo().args(["fmt", "--all", "--check"]))),
+    ("typos", || tool("typos", &[])),
+    ("tidy", tidy::run),
+    ("setup", setup::ensure),
+    ("clippy", || {
+        process::run(process::cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    }),
+    ("doc", || {
+        process::run(
+            process::cargo()
+                .args(["doc", "--workspace", "--no-deps", "--quiet"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    }),
+    ("machete", || tool("cargo-machete", &[])),
+    ("deny", || tool("cargo-deny", &["check", "licenses", "bans", "sources"])),
+    // Last, so that its count closes the log.
+    ("test", || test::test(&[])),
+];
+
+fn tool(name: &str, args: &[&str]) -> Result<()> {
+    tools::ensure(name)?;
+    let mut command = std::process::Command::new(name);
+    process::run(command.args(args).current_dir(crate::root::root()).env("PATH", tools::path()?))
+}
+
+/// Runs every step and stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    let all = Instant::now();
+    for (name, step) in STEPS {
+        eprintln!("ci: {name}");
+        let started = Instant::now();
+        step().with_context(|| format!("ci step {name}"))?;
+        eprintln!("ci: {name} ok, {:.0} s", started.elapsed().as_secs_f64());
+    }
+    eprintln!("ci: all ok, {:.0} s", all.elapsed().as_secs_f64());
+    Ok(())
+}
