@@ -75,9 +75,9 @@ mod tests {
             "set by cargo, not by the user"
         );
         assert_eq!(source_of(false, Some(own.clone()), &link), Source::Own(own.clone()));
-        assert_eq!(source_of(true, Some(own.clone()), &link), Source::Python);
         fs::create_dir_all(link.join("lib")).unwrap();
         assert_eq!(source_of(false, Some(link.clone()), &link), Source::Linked(link.clone()));
-        assert_eq!(source_of(false, None, &link), Source::Linked(link));
+        assert_eq!(source_of(false, None, &link), Source::Linked(link.clone()));
+        assert_eq!(source_of(true, Some(own), &link), Source::Python);
     }
 }

@@ -88,31 +88,37 @@ fn write_neighbours(
     Ok(())
 }
 
-/// Images `[n, C, H, W]` in `[-1, 1]` as one PNG, eight or more a row, with a pixel between.
+/// Images `[n, C, H, W]` in `[-1, 1]` as one PNG, about as wide as high, with a pixel between.
 pub(crate) fn save_grid(images: &Tensor, path: &Path) -> Result<()> {
-    let bytes = to_bytes(images).to_device(tch::Device::Cpu);
-    let (n, size) = (bytes.size()[0], bytes.size());
-    let (channels, height, width) = (size[1], size[2], size[3]);
-    let columns = (n as f64).sqrt().ceil() as i64;
-    let rows = (n + columns - 1) / columns;
-    let grid = Tensor::full(
-        [channels, rows * (height + 1) - 1, columns * (width + 1) - 1],
-        255,
-        (Kind::Uint8, tch::Device::Cpu),
-    );
-    for i in 0..n {
-        let (y, x) = (i / columns * (height + 1), i % columns * (width + 1));
-        grid.narrow(1, y, height).narrow(2, x, width).copy_(&bytes.get(i));
-    }
-    save_png(&grid, path)
+    save_png(&grid(&to_bytes(images).to_device(tch::Device::Cpu)), path)
 }
 
-/// One image `[C, H, W]`, u8, as a PNG; the file is whole or not there.
-pub(crate) fn save_png(image: &Tensor, path: &Path) -> Result<()> {
+/// Images `[n, C, H, W]`, u8, as one image `[C, H', W']`.
+pub(crate) fn grid(images: &Tensor) -> Tensor {
+    let size = images.size();
+    let (n, channels, height, width) = (size[0], size[1], size[2], size[3]);
+    let columns = (n as f64).sqrt().ceil() as i64;
+    let rows = (n + columns - 1) / columns;
+    let sides = [channels, rows * (height + 1) - 1, columns * (width + 1) - 1];
+    let grid = Tensor::full(sides, 255, (Kind::Uint8, tch::Device::Cpu));
+    for i in 0..n {
+        let (y, x) = (i / columns * (height + 1), i % columns * (width + 1));
+        grid.narrow(1, y, height).narrow(2, x, width).copy_(&images.get(i));
+    }
+    grid
+}
+
+/// One image `[C, H, W]`, u8, grey or RGB, as PNG bytes.
+pub(crate) fn png(image: &Tensor) -> Result<Vec<u8>> {
     let size = image.size();
     let pixels = Vec::<u8>::try_from(image.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
     let color = if size[0] == 1 { ColorType::L8 } else { ColorType::Rgb8 };
     let mut png = Vec::new();
     PngEncoder::new(&mut png).write_image(&pixels, size[2] as u32, size[1] as u32, color.into())?;
-    Ok(write_atomically(path, &png)?)
+    Ok(png)
+}
+
+/// One image `[C, H, W]`, u8, as a PNG file that is whole or not there.
+pub(crate) fn save_png(image: &Tensor, path: &Path) -> Result<()> {
+    Ok(write_atomically(path, &png(image)?)?)
 }

@@ -51,7 +51,7 @@ fn nearest_is_brute_force() {
     let (queries, references) = (random(0, 150, 48), random(1, 400, 48));
     check_nearest(queries.view(), references.view());
     check_nearest((&queries + 1e4).view(), (&references + 1e4).view());
-    let crowd = &random(2, 300, 48) * 1e-4 + &references.row(0); // 300 points in a ball of 1e-3
+    let crowd = &random(2, 300, 48) * 1e-4 + references.row(0); // 300 points in a ball of 1e-3
     check_nearest(queries.view(), concatenate![Axis(0), references, crowd].view());
     check_nearest((&crowd + 1e-5).view(), crowd.view());
 }

@@ -108,7 +108,7 @@ impl Optimizer {
         match self.config {
             OptimizerConfig::Adam { betas, eps, weight_decay } => {
                 if weight_decay != 0.0 {
-                    g = g + &p * weight_decay;
+                    g = &p * weight_decay + g; // a new tensor: `.grad` stays
                 }
                 self.adam(i, &mut p, &g, rate, betas, eps);
             }
@@ -120,7 +120,7 @@ impl Optimizer {
             }
             OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
                 if weight_decay != 0.0 {
-                    g = g + &p * weight_decay;
+                    g = &p * weight_decay + g; // a new tensor: `.grad` stays
                 }
                 if momentum != 0.0 {
                     let velocity = &mut self.first[i];

@@ -258,7 +258,7 @@ impl Objective for Diverging {
     fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation> {
         let mut e = self.0.evaluate(batch, clock)?;
         if clock.step == 2 {
-            e.loss = e.loss * f64::NAN;
+            e.loss = &e.loss * f64::NAN;
             e.terms = vec![("squared_error", e.loss.detach())];
         }
         Ok(e)

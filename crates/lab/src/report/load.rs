@@ -1,0 +1,95 @@
+//! The files of a run.
+
+use crate::record::{Record, RunInfo};
+use crate::result::{ArmResult, FinalSamples, RunResult};
+use crate::run::read_json;
+use crate::sink::read_records;
+use anyhow::{Result, anyhow};
+use heldout_core::Error;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use tch::Tensor;
+
+/// A run as far as it got.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) info: RunInfo,
+    pub(crate) recipe: String,
+    pub(crate) records: Vec<Record>,
+    pub(crate) result: Option<RunResult>,
+    /// In the order in which they ran.
+    pub(crate) arms: Vec<LoadedArm>,
+}
+
+/// One arm with one seed.
+#[derive(Debug)]
+pub(crate) struct LoadedArm {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    pub(crate) result: Option<ArmResult>,
+    pub(crate) pictures: Option<Pictures>,
+}
+
+/// The final samples and their neighbours; each tensor u8 `[n, C, H, W]`.
+#[derive(Debug)]
+pub(crate) struct Pictures {
+    pub(crate) distances: FinalSamples,
+    pub(crate) tensors: HashMap<String, Tensor>,
+}
+
+impl Loaded {
+    /// Names of the arms, in the order in which they first ran.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for arm in &self.arms {
+            if !names.contains(&arm.name) {
+                names.push(arm.name.clone());
+            }
+        }
+        names
+    }
+}
+
+/// Reads a run folder.
+pub(crate) fn load(run: &Path) -> Result<Loaded> {
+    let info_path = run.join("run.json");
+    if !info_path.is_file() {
+        return Err(anyhow!(Error::file(run, "is not a run folder: it holds no run.json")));
+    }
+    let info: RunInfo = read_json(&info_path)?;
+    let recipe_path = run.join("recipe.toml");
+    let recipe = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
+    let records = read_records(&run.join("metrics.jsonl"))?;
+    let result_path = run.join("result.json");
+    let result = result_path.is_file().then(|| read_json(&result_path)).transpose()?;
+    let mut order: Vec<(String, u64)> = Vec::new();
+    for r in &records {
+        if !order.contains(&(r.arm.clone(), r.seed)) {
+            order.push((r.arm.clone(), r.seed));
+        }
+    }
+    let arms = order.into_iter().map(|(name, seed)| load_arm(run, name, seed)).collect::<Result<_>>()?;
+    Ok(Loaded { info, recipe, records, result, arms })
+}
+
+fn load_arm(run: &Path, name: String, seed: u64) -> Result<LoadedArm> {
+    let folder = run.join("arms").join(format!("{name}-seed{seed}"));
+    let arm = folder.join("arm.json");
+    if !arm.is_file() {
+        return Ok(LoadedArm { name, seed, result: None, pictures: None });
+    }
+    let path = folder.join("final.safetensors");
+    let tensors = Tensor::read_safetensors(&path).map_err(|e| Error::file(&path, format!("damaged: {e}")))?;
+    let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
+    for name in
+        ["samples", "nearest", "second_nearest", "held_out", "held_out_nearest", "held_out_second_nearest"]
+    {
+        if tensors.get(name).is_none_or(|t| t.dim() != 4) {
+            return Err(anyhow!(Error::file(path, format!("holds no images `{name}`"))));
+        }
+    }
+    let distances = read_json(&folder.join("final.json"))?;
+    let pictures = Some(Pictures { distances, tensors });
+    Ok(LoadedArm { name, seed, result: Some(read_json(&arm)?), pictures })
+}

@@ -1,0 +1,347 @@
+//! What the page shows, as values for its template.
+
+use super::load::{Loaded, LoadedArm};
+use super::pictures::{Choice, Triple, sheet, triples};
+use super::plots::{Curve, Dot, color, curves, dots};
+use crate::record::Record;
+use crate::result::ArmResult;
+use anyhow::Result;
+use heldout_train::{Event, Weights};
+use plotters::style::RGBColor;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Everything on the page.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page {
+    question: String,
+    verdict: Option<String>,
+    recipe_name: String,
+    legend: Vec<Key>,
+    rows: Vec<Row>,
+    means: Vec<Mean>,
+    calibration: Option<String>,
+    f_mem: Option<String>,
+    validation: Option<String>,
+    gap: Option<String>,
+    levels: Option<String>,
+    train_loss: Option<String>,
+    grad_norm: Option<String>,
+    galleries: Vec<Gallery>,
+    command: String,
+    recipe: String,
+    seeds: String,
+    data: Vec<String>,
+    facts: BTreeMap<String, String>,
+    notes: Vec<String>,
+    shape: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Key {
+    name: String,
+    color: String,
+    n_train: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    seed: u64,
+    done: bool,
+    cells: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mean {
+    name: String,
+    seeds: usize,
+    cells: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gallery {
+    name: String,
+    seed: u64,
+    open: bool,
+    n_train: usize,
+    samples: String,
+    lowest: Vec<Triple>,
+    first: Vec<Triple>,
+    reals: Vec<Triple>,
+}
+
+/// Images of a sheet, and rows of neighbours.
+const SHEET: i64 = 64;
+const NEIGHBOURS: usize = 12;
+
+/// Turns a run into the values of its page.
+pub(crate) fn page(run: &Loaded) -> Result<Page> {
+    let names = run.names();
+    let shade = |name: &str| color(names.iter().position(|n| n == name).unwrap_or(0));
+    let done: Vec<&ArmResult> = run.arms.iter().filter_map(|a| a.result.as_ref()).collect();
+    let facts =
+        run.info.versions.iter().chain(&run.info.machine).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let shape = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| {
+        let size = p.tensors["samples"].size();
+        format!("{}x{}", size[3], size[2])
+    });
+    let notes = run.records.iter().filter_map(|r| match &r.event {
+        Event::Note { message } => Some(format!("{} seed {}, step {}: {message}", r.arm, r.seed, r.step)),
+        _ => None,
+    });
+    let stopped = done.iter().filter_map(|r| {
+        r.stopped
+            .as_ref()
+            .map(|why| format!("{} seed {}: stopped after step {}: {why}", r.name, r.seed, r.steps))
+    });
+    Ok(Page {
+        question: run.info.question.clone(),
+        verdict: run.result.as_ref().map(|r| r.verdict.clone()),
+        recipe_name: run.info.recipe.clone(),
+        legend: names.iter().map(|n| key(run, n, shade(n))).collect(),
+        rows: run.arms.iter().map(row).collect(),
+        means: names.iter().filter_map(|n| mean(n, &done)).collect(),
+        calibration: (!done.is_empty()).then(|| calibration(&done, &shade)).transpose()?,
+        f_mem: f_mem(run, &names, &shade)?,
+        validation: validation(run, &names, &shade)?,
+        gap: levels(&names, &done, &shade, |l| l.gap, "held-out minus training loss")?,
+        levels: losses(&names, &done, &shade)?,
+        train_loss: training(run, &names, &shade, "training loss", |loss, _| Some(loss))?,
+        grad_norm: training(run, &names, &shade, "gradient norm", |_, terms| {
+            terms.get("grad_norm").copied()
+        })?,
+        galleries: run
+            .arms
+            .iter()
+            .filter_map(|a| gallery(a, run.info.seeds.first()).transpose())
+            .collect::<Result<_>>()?,
+        command: run.info.command.clone(),
+        recipe: run.recipe.clone(),
+        seeds: run.info.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        data: run.info.data.clone(),
+        facts,
+        notes: notes.chain(stopped).collect(),
+        shape,
+    })
+}
+
+fn hex(c: RGBColor) -> String {
+    format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2)
+}
+
+fn key(run: &Loaded, name: &str, color: RGBColor) -> Key {
+    let result = run.arms.iter().filter(|a| a.name == name).find_map(|a| a.result.as_ref());
+    Key { name: name.to_owned(), color: hex(color), n_train: result.map(|r| r.n_train) }
+}
+
+fn share(value: f64, [lower, upper]: [f64; 2]) -> String {
+    format!("{value:.3} [{lower:.3}, {upper:.3}]")
+}
+
+fn row(arm: &LoadedArm) -> Row {
+    let cells = arm.result.as_ref().map_or_else(Vec::new, |r| {
+        let t = &r.f_mem_transformed;
+        vec![
+            r.n_train.to_string(),
+            r.steps.to_string(),
+            share(r.f_mem, r.f_mem_ci),
+            share(r.f_mem_floor, r.f_mem_floor_ci),
+            format!("{:.3}", r.f_mem_copier),
+            share(t.model.value, [t.model.lower, t.model.upper]),
+            share(t.floor.value, [t.floor.lower, t.floor.upper]),
+            format!("{:.4}", r.loss_train),
+            format!("{:.4}", r.loss_held_out),
+            format!("{:+.4}", r.loss_held_out - r.loss_train),
+            format!("{:.0} s", r.seconds),
+            format!("{:.0} MB", r.peak_rss_bytes as f64 / 1e6),
+            r.parameters.to_string(),
+        ]
+    });
+    Row { name: arm.name.clone(), seed: arm.seed, done: arm.result.is_some(), cells }
+}
+
+/// Mean and range over the seeds of an arm, where there are several.
+fn mean(name: &str, done: &[&ArmResult]) -> Option<Mean> {
+    let of: Vec<&&ArmResult> = done.iter().filter(|r| r.name == name).collect();
+    let cell = |digits: usize, f: &dyn Fn(&ArmResult) -> f64| {
+        let values: Vec<f64> = of.iter().map(|r| f(r)).collect();
+        let (low, high) =
+            values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})")
+    };
+    (of.len() > 1).then(|| Mean {
+        name: name.to_owned(),
+        seeds: of.len(),
+        cells: vec![
+            cell(3, &|r| r.f_mem),
+            cell(3, &|r| r.f_mem_floor),
+            cell(4, &|r| r.loss_train),
+            cell(4, &|r| r.loss_held_out),
+            cell(4, &|r| r.loss_held_out - r.loss_train),
+        ],
+    })
+}
+
+fn calibration(done: &[&ArmResult], shade: &dyn Fn(&str) -> RGBColor) -> Result<String> {
+    let grey = RGBColor(128, 128, 128);
+    let of = |r: &&ArmResult| {
+        let label = |what: &str| format!("{} seed {}: {what}", r.name, r.seed);
+        let at = |value| (value, value);
+        [
+            Dot { label: label("copier"), value: r.f_mem_copier, interval: at(r.f_mem_copier), color: grey },
+            Dot {
+                label: label("model"),
+                value: r.f_mem,
+                interval: (r.f_mem_ci[0], r.f_mem_ci[1]),
+                color: shade(&r.name),
+            },
+            Dot {
+                label: label("held-out reals"),
+                value: r.f_mem_floor,
+                interval: (r.f_mem_floor_ci[0], r.f_mem_floor_ci[1]),
+                color: grey,
+            },
+        ]
+    };
+    dots("memorised fraction f_mem", &done.iter().flat_map(of).collect::<Vec<_>>())
+}
+
+/// Mean and range over seeds of the values that `pick` finds in an arm's records, by step.
+fn over_steps(
+    run: &Loaded,
+    name: &str,
+    pick: impl Fn(&Event) -> Option<f64>,
+) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
+    let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for Record { arm, step, event, .. } in &run.records {
+        if let Some(value) = pick(event).filter(|_| arm == name) {
+            by_step.entry(*step).or_default().push(value);
+        }
+    }
+    summarise(by_step.into_iter().map(|(step, values)| (step as f64, values)))
+}
+
+fn summarise(columns: impl Iterator<Item = (f64, Vec<f64>)>) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
+    let (mut points, mut band) = (Vec::new(), Vec::new());
+    for (x, values) in columns {
+        points.push((x, values.iter().sum::<f64>() / values.len() as f64));
+        if values.len() > 1 {
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            band.push((x, low, values.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        }
+    }
+    (points, band)
+}
+
+fn drawn(all: &[Curve]) -> bool {
+    all.iter().any(|c| c.points.len() > 1)
+}
+
+fn f_mem(run: &Loaded, names: &[String], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
+    let mut all = Vec::new();
+    for name in names {
+        for (is_floor, dashed) in [(false, false), (true, true)] {
+            let pick = |e: &Event| match e {
+                Event::Memorization { metric, measurement: m, .. } if metric == "f_mem" => {
+                    Some(if is_floor { m.floor.value } else { m.model.value })
+                }
+                _ => None,
+            };
+            let (points, band) = over_steps(run, name, pick);
+            all.push(Curve { points, band, color: shade(name), dashed });
+        }
+    }
+    drawn(&all).then(|| curves("steps", "f_mem", Some(-0.03..1.03), &all)).transpose()
+}
+
+fn validation(run: &Loaded, names: &[String], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
+    let mut all = Vec::new();
+    for name in names {
+        for is_train in [false, true] {
+            let pick = |e: &Event| match e {
+                Event::Validation { weights: Weights::Ema, train, held_out, .. } => {
+                    let losses = if is_train { train } else { held_out };
+                    Some(losses.iter().sum::<f64>() / losses.len() as f64)
+                }
+                _ => None,
+            };
+            let (points, band) = over_steps(run, name, pick);
+            all.push(Curve { points, band, color: shade(name), dashed: is_train });
+        }
+    }
+    drawn(&all).then(|| curves("steps", "denoising loss", None, &all)).transpose()
+}
+
+type Level = crate::result::LevelGap;
+
+fn by_level(
+    name: &str,
+    done: &[&ArmResult],
+    value: impl Fn(&Level) -> f64,
+) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
+    let of: Vec<&Vec<Level>> = done.iter().filter(|r| r.name == name).map(|r| &r.gap_by_level).collect();
+    let levels = of.first().map_or(0, |l| l.len());
+    let column = |i: usize| (of[0][i].log_snr, of.iter().filter_map(|l| l.get(i)).map(&value).collect());
+    summarise((0..levels).map(column))
+}
+
+fn levels(
+    names: &[String],
+    done: &[&ArmResult],
+    shade: &dyn Fn(&str) -> RGBColor,
+    value: impl Fn(&Level) -> f64,
+    label: &str,
+) -> Result<Option<String>> {
+    let curve = |name: &String| {
+        let (points, band) = by_level(name, done, &value);
+        Curve { points, band, color: shade(name), dashed: false }
+    };
+    let all: Vec<Curve> = names.iter().map(curve).collect();
+    drawn(&all).then(|| curves("log SNR (left: much noise, right: little)", label, None, &all)).transpose()
+}
+
+fn losses(names: &[String], done: &[&ArmResult], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
+    let curve = |(name, dashed): (&String, bool)| {
+        let (points, band) = by_level(name, done, |l| if dashed { l.train } else { l.held_out });
+        Curve { points, band, color: shade(name), dashed }
+    };
+    let all: Vec<Curve> = names.iter().flat_map(|n| [(n, false), (n, true)]).map(curve).collect();
+    drawn(&all)
+        .then(|| curves("log SNR (left: much noise, right: little)", "denoising loss", None, &all))
+        .transpose()
+}
+
+fn training(
+    run: &Loaded,
+    names: &[String],
+    shade: &dyn Fn(&str) -> RGBColor,
+    label: &str,
+    pick: impl Fn(f64, &BTreeMap<String, f64>) -> Option<f64>,
+) -> Result<Option<String>> {
+    let curve = |name: &String| {
+        let of = |e: &Event| match e {
+            Event::Train { loss, terms, .. } => pick(*loss, terms),
+            _ => None,
+        };
+        let (points, band) = over_steps(run, name, of);
+        Curve { points, band, color: shade(name), dashed: false }
+    };
+    let all: Vec<Curve> = names.iter().map(curve).collect();
+    drawn(&all).then(|| curves("steps", label, None, &all)).transpose()
+}
+
+fn gallery(arm: &LoadedArm, first_seed: Option<&u64>) -> Result<Option<Gallery>> {
+    let (Some(pictures), Some(result)) = (&arm.pictures, &arm.result) else { return Ok(None) };
+    Ok(Some(Gallery {
+        name: arm.name.clone(),
+        seed: arm.seed,
+        open: Some(&arm.seed) == first_seed,
+        n_train: result.n_train,
+        samples: sheet(&pictures.tensors["samples"], SHEET)?,
+        lowest: triples(pictures, false, Choice::Lowest(NEIGHBOURS))?,
+        first: triples(pictures, false, Choice::First(NEIGHBOURS))?,
+        reals: triples(pictures, true, Choice::Lowest(NEIGHBOURS))?,
+    }))
+}
