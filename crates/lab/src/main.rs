@@ -37,12 +37,25 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a study: every arm of a recipe with every seed, then a report
+    ///
+    /// Trains, validates on held-out images, watches for copies, and ends with a table, a verdict and report.html in the
+    /// run folder. Ctrl-C saves the state; --resume goes on with it. Exit status: 0 done, 1 a file or the training failed,
+    /// 2 a setting cannot be honoured, 130 interrupted.
     Experiment(Experiment),
     /// Train one model: the base of a recipe, without its arms, on your own images if you name them
+    ///
+    /// For images of another shape than the recipe's, set the model's channels too, as in
+    /// --set model.in_channels=3 --set model.out_channels=3.
     Train(Train),
     /// Sample images from a trained model, as PNG files and a grid
+    ///
+    /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
+    /// images leaves the first ones as they were.
     Sample(Sample),
     /// Make report.html again from the files of a run
+    ///
+    /// The report is a function of the files: recipe.toml, run.json, metrics.jsonl, result.json and the arms' final samples.
+    /// A run that is not finished is shown as far as it got.
     Report {
         /// The run folder
         run: PathBuf,

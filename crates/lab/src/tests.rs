@@ -1,1 +1,52 @@
-//! Tests.
+//! How recipes are read and merged.
+
+use crate::recipe::Study;
+use crate::{find_recipe, project_root};
+
+fn study(sets: &[&str]) -> anyhow::Result<Study> {
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    Study::read(&find_recipe("quickstart")?, &sets)
+}
+
+#[test]
+fn arms_are_changes_to_a_base() {
+    let s = study(&[]).unwrap();
+    let sizes: Vec<(&str, usize)> = s.arms.iter().map(|(n, r)| (n.as_str(), r.data.split.n_train)).collect();
+    assert_eq!(sizes, [("small", 16), ("large", 8192)]);
+    let [(_, mut small), (_, large)]: [_; 2] = s.arms.try_into().unwrap();
+    small.data.split.n_train = 8192;
+    assert_eq!(small, large, "the arms differ in one number");
+}
+
+#[test]
+fn what_is_set_wins() {
+    let s = study(&["train.steps=7", "data.split.n_train=99", "train.non_finite=skip"]).unwrap();
+    assert!(s.arms.iter().all(|(_, r)| r.train.steps == 7 && r.data.split.n_train == 99));
+    let s = study(&["arms.small.data.split.n_train=32"]).unwrap();
+    assert_eq!((s.arms[0].1.data.split.n_train, s.arms[1].1.data.split.n_train), (32, 8192));
+    let s =
+        study(&["train.optimizer={ kind = \"sgd\", momentum = 0.9, nesterov = false, weight_decay = 0.0 }"])
+            .unwrap();
+    assert!(format!("{:?}", s.arms[0].1.train.optimizer).starts_with("Sgd"));
+}
+
+/// The resolved recipe that a run folder keeps reads back as the same study.
+#[test]
+fn a_resolved_recipe_is_a_recipe() {
+    let s = study(&["train.steps=7"]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recipe.toml");
+    std::fs::write(&path, &s.resolved).unwrap();
+    assert_eq!(Study::read(&path, &[]).unwrap(), s);
+    assert_eq!(s.clone().without_arms().unwrap().arms.len(), 1);
+    assert!(project_root().join("datasets").is_dir());
+}
+
+#[test]
+fn fingerprints_tell_recipes_and_seeds_apart() {
+    let (a, b) = (study(&[]).unwrap(), study(&["model.dropout=0.1"]).unwrap());
+    let of = |s: &Study, seed| s.arms[0].1.fingerprint(seed);
+    assert_eq!(of(&a, 0), of(&a, 0));
+    assert_ne!(of(&a, 0), of(&a, 1));
+    assert_ne!(of(&a, 0), of(&b, 0));
+}
