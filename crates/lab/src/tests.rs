@@ -38,7 +38,7 @@ fn a_resolved_recipe_is_a_recipe() {
     let path = folder.path().join("recipe.toml");
     std::fs::write(&path, &s.resolved).unwrap();
     assert_eq!(Study::read(&path, &[]).unwrap(), s);
-    assert_eq!(s.clone().without_arms().unwrap().arms.len(), 1);
+    assert_eq!(s.without_arms().unwrap().arms.len(), 1);
     assert!(project_root().join("datasets").is_dir());
 }
 

@@ -51,6 +51,12 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     low - pad..high + pad
 }
 
+/// As short as can be: 200, 0.05.
+fn tick(value: &f64) -> String {
+    let rounded = (value * 1e6).round() / 1e6;
+    if rounded == 0.0 { "0".to_owned() } else { rounded.to_string() }
+}
+
 fn failed(e: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("a plot could not be drawn: {e}")
 }
@@ -65,11 +71,12 @@ pub(crate) fn curves(x_label: &str, y_label: &str, y: Option<Range<f64>>, all: &
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let mut builder = ChartBuilder::on(&area);
-        builder.margin(8).x_label_area_size(42).y_label_area_size(64);
+        builder.margin(8).x_label_area_size(46).y_label_area_size(70);
         let mut chart = builder.build_cartesian_2d(x, y).map_err(failed)?;
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(x_label).y_desc(y_label).x_labels(8).y_labels(6);
-        mesh.label_style(("sans-serif", 14)).axis_desc_style(("sans-serif", 15));
+        mesh.x_label_formatter(&tick).y_label_formatter(&tick);
+        mesh.label_style(("sans-serif", 16)).axis_desc_style(("sans-serif", 17));
         mesh.bold_line_style(GREY.mix(0.25)).light_line_style(TRANSPARENT).axis_style(GREY);
         mesh.draw().map_err(failed)?;
         for curve in all {

@@ -4,7 +4,7 @@ use super::load::{Loaded, LoadedArm};
 use super::pictures::{Choice, Triple, sheet, triples};
 use super::plots::{Curve, Dot, color, curves, dots};
 use crate::record::Record;
-use crate::result::ArmResult;
+use crate::result::{ArmResult, LevelGap};
 use anyhow::Result;
 use heldout_train::{Event, Weights};
 use plotters::style::RGBColor;
@@ -71,6 +71,9 @@ struct Gallery {
     reals: Vec<Triple>,
 }
 
+/// The colour of an arm.
+type Shade<'a> = &'a dyn Fn(&str) -> RGBColor;
+
 /// Images of a sheet, and rows of neighbours.
 const SHEET: i64 = 64;
 const NEIGHBOURS: usize = 12;
@@ -105,7 +108,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         calibration: (!done.is_empty()).then(|| calibration(&done, &shade)).transpose()?,
         f_mem: f_mem(run, &names, &shade)?,
         validation: validation(run, &names, &shade)?,
-        gap: levels(&names, &done, &shade, |l| l.gap, "held-out minus training loss")?,
+        gap: gap(&names, &done, &shade)?,
         levels: losses(&names, &done, &shade)?,
         train_loss: training(run, &names, &shade, "training loss", |loss, _| Some(loss))?,
         grad_norm: training(run, &names, &shade, "gradient norm", |_, terms| {
@@ -184,7 +187,7 @@ fn mean(name: &str, done: &[&ArmResult]) -> Option<Mean> {
     })
 }
 
-fn calibration(done: &[&ArmResult], shade: &dyn Fn(&str) -> RGBColor) -> Result<String> {
+fn calibration(done: &[&ArmResult], shade: Shade<'_>) -> Result<String> {
     let grey = RGBColor(128, 128, 128);
     let of = |r: &&ArmResult| {
         let label = |what: &str| format!("{} seed {}: {what}", r.name, r.seed);
@@ -208,128 +211,112 @@ fn calibration(done: &[&ArmResult], shade: &dyn Fn(&str) -> RGBColor) -> Result<
     dots("memorised fraction f_mem", &done.iter().flat_map(of).collect::<Vec<_>>())
 }
 
+/// How a curve is drawn.
+#[derive(Debug, Clone, Copy)]
+struct Ink {
+    color: RGBColor,
+    dashed: bool,
+}
+
+/// Mean and range of the values at each place.
+fn summary(columns: impl Iterator<Item = (f64, Vec<f64>)>, Ink { color, dashed }: Ink) -> Curve {
+    let mut curve = Curve { points: Vec::new(), band: Vec::new(), color, dashed };
+    for (x, values) in columns {
+        curve.points.push((x, values.iter().sum::<f64>() / values.len() as f64));
+        if values.len() > 1 {
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            curve.band.push((x, low, values.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        }
+    }
+    curve
+}
+
 /// Mean and range over seeds of the values that `pick` finds in an arm's records, by step.
-fn over_steps(
-    run: &Loaded,
-    name: &str,
-    pick: impl Fn(&Event) -> Option<f64>,
-) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
+fn over_steps(run: &Loaded, name: &str, ink: Ink, pick: impl Fn(&Event) -> Option<f64>) -> Curve {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for Record { arm, step, event, .. } in &run.records {
         if let Some(value) = pick(event).filter(|_| arm == name) {
             by_step.entry(*step).or_default().push(value);
         }
     }
-    summarise(by_step.into_iter().map(|(step, values)| (step as f64, values)))
+    summary(by_step.into_iter().map(|(step, values)| (step as f64, values)), ink)
 }
 
-fn summarise(columns: impl Iterator<Item = (f64, Vec<f64>)>) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
-    let (mut points, mut band) = (Vec::new(), Vec::new());
-    for (x, values) in columns {
-        points.push((x, values.iter().sum::<f64>() / values.len() as f64));
-        if values.len() > 1 {
-            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-            band.push((x, low, values.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
-        }
-    }
-    (points, band)
-}
-
-fn drawn(all: &[Curve]) -> bool {
-    all.iter().any(|c| c.points.len() > 1)
-}
-
-fn f_mem(run: &Loaded, names: &[String], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
-    let mut all = Vec::new();
-    for name in names {
-        for (is_floor, dashed) in [(false, false), (true, true)] {
-            let pick = |e: &Event| match e {
-                Event::Memorization { metric, measurement: m, .. } if metric == "f_mem" => {
-                    Some(if is_floor { m.floor.value } else { m.model.value })
-                }
-                _ => None,
-            };
-            let (points, band) = over_steps(run, name, pick);
-            all.push(Curve { points, band, color: shade(name), dashed });
-        }
-    }
-    drawn(&all).then(|| curves("steps", "f_mem", Some(-0.03..1.03), &all)).transpose()
-}
-
-fn validation(run: &Loaded, names: &[String], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
-    let mut all = Vec::new();
-    for name in names {
-        for is_train in [false, true] {
-            let pick = |e: &Event| match e {
-                Event::Validation { weights: Weights::Ema, train, held_out, .. } => {
-                    let losses = if is_train { train } else { held_out };
-                    Some(losses.iter().sum::<f64>() / losses.len() as f64)
-                }
-                _ => None,
-            };
-            let (points, band) = over_steps(run, name, pick);
-            all.push(Curve { points, band, color: shade(name), dashed: is_train });
-        }
-    }
-    drawn(&all).then(|| curves("steps", "denoising loss", None, &all)).transpose()
-}
-
-type Level = crate::result::LevelGap;
-
-fn by_level(
-    name: &str,
-    done: &[&ArmResult],
-    value: impl Fn(&Level) -> f64,
-) -> (Vec<(f64, f64)>, Vec<(f64, f64, f64)>) {
-    let of: Vec<&Vec<Level>> = done.iter().filter(|r| r.name == name).map(|r| &r.gap_by_level).collect();
+/// Mean and range over seeds of a value of each noise level, at the end.
+fn over_levels(name: &str, done: &[&ArmResult], ink: Ink, value: impl Fn(&LevelGap) -> f64) -> Curve {
+    let of: Vec<&Vec<LevelGap>> = done.iter().filter(|r| r.name == name).map(|r| &r.gap_by_level).collect();
     let levels = of.first().map_or(0, |l| l.len());
     let column = |i: usize| (of[0][i].log_snr, of.iter().filter_map(|l| l.get(i)).map(&value).collect());
-    summarise((0..levels).map(column))
+    summary((0..levels).map(column), ink)
 }
 
-fn levels(
-    names: &[String],
-    done: &[&ArmResult],
-    shade: &dyn Fn(&str) -> RGBColor,
-    value: impl Fn(&Level) -> f64,
-    label: &str,
-) -> Result<Option<String>> {
-    let curve = |name: &String| {
-        let (points, band) = by_level(name, done, &value);
-        Curve { points, band, color: shade(name), dashed: false }
+/// For every arm a solid curve and, where `two` says so, a dashed one.
+fn per_arm(names: &[String], shade: Shade<'_>, two: bool, curve: impl Fn(&str, Ink) -> Curve) -> Vec<Curve> {
+    let inks = |name: &String| {
+        let solid = Ink { color: shade(name), dashed: false };
+        let dashed = two.then_some(Ink { dashed: true, ..solid });
+        std::iter::once(solid).chain(dashed).map(|ink| curve(name, ink)).collect::<Vec<_>>()
     };
-    let all: Vec<Curve> = names.iter().map(curve).collect();
-    drawn(&all).then(|| curves("log SNR (left: much noise, right: little)", label, None, &all)).transpose()
+    names.iter().flat_map(inks).collect()
 }
 
-fn losses(names: &[String], done: &[&ArmResult], shade: &dyn Fn(&str) -> RGBColor) -> Result<Option<String>> {
-    let curve = |(name, dashed): (&String, bool)| {
-        let (points, band) = by_level(name, done, |l| if dashed { l.train } else { l.held_out });
-        Curve { points, band, color: shade(name), dashed }
+fn draw(x: &str, y: &str, range: Option<std::ops::Range<f64>>, all: &[Curve]) -> Result<Option<String>> {
+    all.iter().any(|c| c.points.len() > 1).then(|| curves(x, y, range, all)).transpose()
+}
+
+fn f_mem(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
+    let curve = |name: &str, ink: Ink| {
+        over_steps(run, name, ink, |e| match e {
+            Event::Memorization { metric, measurement: m, .. } if metric == "f_mem" => {
+                Some(if ink.dashed { m.floor.value } else { m.model.value })
+            }
+            _ => None,
+        })
     };
-    let all: Vec<Curve> = names.iter().flat_map(|n| [(n, false), (n, true)]).map(curve).collect();
-    drawn(&all)
-        .then(|| curves("log SNR (left: much noise, right: little)", "denoising loss", None, &all))
-        .transpose()
+    draw("steps", "f_mem", Some(-0.03..1.03), &per_arm(names, shade, true, curve))
+}
+
+fn validation(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
+    let curve = |name: &str, ink: Ink| {
+        over_steps(run, name, ink, |e| match e {
+            Event::Validation { weights: Weights::Ema, train, held_out, .. } => {
+                let losses = if ink.dashed { train } else { held_out };
+                Some(losses.iter().sum::<f64>() / losses.len() as f64)
+            }
+            _ => None,
+        })
+    };
+    draw("steps", "denoising loss", None, &per_arm(names, shade, true, curve))
+}
+
+const LEVELS: &str = "log SNR (left: much noise, right: little)";
+
+fn gap(names: &[String], done: &[&ArmResult], shade: Shade<'_>) -> Result<Option<String>> {
+    let all = per_arm(names, shade, false, |name, ink| over_levels(name, done, ink, |l| l.gap));
+    draw(LEVELS, "held-out minus training loss", None, &all)
+}
+
+fn losses(names: &[String], done: &[&ArmResult], shade: Shade<'_>) -> Result<Option<String>> {
+    let curve = |name: &str, ink: Ink| {
+        over_levels(name, done, ink, |l| if ink.dashed { l.train } else { l.held_out })
+    };
+    draw(LEVELS, "denoising loss", None, &per_arm(names, shade, true, curve))
 }
 
 fn training(
     run: &Loaded,
     names: &[String],
-    shade: &dyn Fn(&str) -> RGBColor,
+    shade: Shade<'_>,
     label: &str,
     pick: impl Fn(f64, &BTreeMap<String, f64>) -> Option<f64>,
 ) -> Result<Option<String>> {
-    let curve = |name: &String| {
-        let of = |e: &Event| match e {
+    let curve = |name: &str, ink: Ink| {
+        over_steps(run, name, ink, |e| match e {
             Event::Train { loss, terms, .. } => pick(*loss, terms),
             _ => None,
-        };
-        let (points, band) = over_steps(run, name, of);
-        Curve { points, band, color: shade(name), dashed: false }
+        })
     };
-    let all: Vec<Curve> = names.iter().map(curve).collect();
-    drawn(&all).then(|| curves("steps", label, None, &all)).transpose()
+    draw("steps", label, None, &per_arm(names, shade, false, curve))
 }
 
 fn gallery(arm: &LoadedArm, first_seed: Option<&u64>) -> Result<Option<Gallery>> {
