@@ -1,12 +1,12 @@
 //! All checks, cheapest first: the same for a person and for the machine.
 
-use crate::{process, setup, test, tidy, tools};
+use crate::{libtorch, process, setup, test, tidy, tools};
 use anyhow::{Context, Result};
 use std::time::Instant;
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("fmt", || process::run(process::cargo().args(["fmt", "--all", "--check"]))),
     ("typos", || tool("typos", &[])),
     ("tidy", tidy::run),
@@ -30,6 +30,7 @@ const STEPS: [Step; 9] = [
     }),
     ("machete", || tool("cargo-machete", &[])),
     ("deny", || tool("cargo-deny", &["check", "licenses", "bans", "sources"])),
+    ("outside", outside),
     // Last, so that its count closes the log.
     ("test", || test::test(&[])),
 ];
@@ -38,6 +39,17 @@ fn tool(name: &str, args: &[&str]) -> Result<()> {
     tools::ensure(name)?;
     let mut command = std::process::Command::new(name);
     process::run(command.args(args).current_dir(crate::root::root()).env("PATH", tools::path()?))
+}
+
+/// A crate outside the workspace, given nothing but LIBTORCH.
+fn outside() -> Result<()> {
+    let root = crate::root::root();
+    let manifest = root.join("examples/outside/Cargo.toml");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let libtorch = libtorch::lib_folder().and_then(|lib| lib.parent().map(std::path::Path::to_owned));
+    let mut cargo = process::cargo();
+    cargo.args(["run", "--quiet", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(target);
+    process::run(cargo.envs(libtorch.map(|l| ("LIBTORCH", l))))
 }
 
 /// Runs every step and stops at the first that fails.

@@ -80,7 +80,7 @@ struct RunOptions {
     /// Seed of a run; may be given several times; replaces the recipe's
     #[arg(long = "seed", value_name = "N")]
     seeds: Vec<u64>,
-    /// Folder of the run; runs/<recipe> by default, numbered if it is taken
+    /// Folder of the run; runs/RECIPE by default, numbered if it is taken
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with a run that was cut, to the last bit as if it had not been
