@@ -2,7 +2,8 @@
 
 use crate::{
     Backprop, Checkpoints, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite,
-    Optimizer, OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, train,
+    Optimizer, OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, ValidationSets, train,
+    validation_loss,
 };
 use heldout_core::{
     Batch, BatchSource, Clock, Curve, Error, Evaluation, Marginal, NoiseDraw, NoiseSource, Objective,
@@ -10,7 +11,7 @@ use heldout_core::{
 };
 use heldout_testkit::{
     Blobs, Golden, Mlp, SquaredError, TrigSchedule, VPrediction, check_curve, check_gradient,
-    check_objective, check_persist, check_update, close, same,
+    check_objective, check_persist, check_update, close, gaussian_denoiser, same,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -318,4 +319,56 @@ fn interrupts_leave_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     run(Some(folder.path()), Some(6));
     assert_eq!(Loaded::open(folder.path(), false).unwrap().step, 7);
+}
+
+fn validation_sets(n: i64, batch: i64) -> ValidationSets {
+    tch::manual_seed(3);
+    let images = || Tensor::randn([n, 1, 4, 4], (Kind::Float, Device::Cpu)) * 0.5;
+    let log_snr = vec![-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0];
+    ValidationSets { train: images(), held_out: images(), log_snr, batch, seed: 11 }
+}
+
+/// A checkpoint has one validation loss: to the last bit, whatever was drawn before and wherever it is loaded.
+#[test]
+fn validation_twice_on_one_checkpoint_gives_one_number() {
+    let folder = tempfile::tempdir().unwrap();
+    run(Some(folder.path()), Some(6));
+    let sets = ValidationSets { train: batch().x_start, ..validation_sets(64, 24) };
+    let validate = |disturb: i64| {
+        let (mut update, mut objective) = parts();
+        let state = Loaded::open(folder.path(), false).unwrap().state;
+        let mut data = Blobs { n: 64, seed: 2 };
+        Training {
+            data: &mut data,
+            objective: &mut objective,
+            update: &mut update,
+            observers: &mut [Box::new(TrainLogger::new(7, Rc::new(Memory::default())))],
+            checkpoints: None,
+        }
+        .load_state(state)
+        .unwrap();
+        tch::manual_seed(disturb);
+        let _ = Tensor::randn([disturb], (Kind::Float, Device::Cpu));
+        validation_loss(objective.model.as_ref(), &sets.train, &sets)
+    };
+    assert_eq!(validate(1), validate(12345));
+    assert!(validate(1).iter().all(|l| l.is_finite() && *l > 0.0));
+}
+
+/// Of the exact denoiser of `N(0, s^2)` the loss is known: `s^2 sigma^2 / (alpha^2 s^2 + sigma^2)`.
+#[test]
+fn the_validation_loss_of_an_exact_denoiser_is_its_closed_form() {
+    let denoiser = gaussian_denoiser(TrigSchedule, 0.5);
+    let (whole, split) = (validation_sets(2000, 2000), validation_sets(2000, 300));
+    let losses = validation_loss(&denoiser, &whole.held_out, &whole);
+    for (log_snr, loss) in whole.log_snr.iter().zip(&losses) {
+        let sigma2 = 1.0 / (1.0 + log_snr.exp());
+        let exact = 0.25 * sigma2 / ((1.0 - sigma2) * 0.25 + sigma2);
+        // The mean of 32,000 squares of Gaussians: a standard error of 0.8 %.
+        assert!((loss / exact - 1.0).abs() < 0.03, "{log_snr}: {loss}, exact {exact}");
+    }
+    let in_parts = validation_loss(&denoiser, &split.held_out, &split);
+    for (a, b) in losses.iter().zip(&in_parts) {
+        assert!((a / b - 1.0).abs() < 1e-6, "the batch of a validation changes its number: {a}, {b}");
+    }
 }
