@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs to the end; anything but success is an error that names the program and its status.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
@@ -10,6 +10,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("`{line}` does not start"))?;
     if !status.success() {
         bail!("`{line}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// As `run`, for a program that complains at length: of its standard error the last line alone is told.
+pub(crate) fn run_terse(command: &mut Command) -> Result<()> {
+    let line = line(command);
+    let child = command.stderr(Stdio::piped()).spawn().with_context(|| format!("`{line}` does not start"))?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or("without a word");
+        bail!("`{line}` ended with {}: {last}", output.status);
     }
     Ok(())
 }

@@ -36,7 +36,10 @@ struct Manifest {
 pub(crate) fn run(device: Device) -> Result<()> {
     match source() {
         Source::Python => println!("LIBTORCH_USE_PYTORCH is set: your own PyTorch is used, nothing to do"),
-        Source::Own(folder) => check_own(&folder)?,
+        Source::Own(folder) => {
+            check_own(&folder)?;
+            println!("LIBTORCH is set: your own libtorch at {} is used, nothing to do", folder.display());
+        }
         Source::Linked(_) | Source::Missing => {
             let installed = install(device)?;
             println!("libtorch {VERSION} is at {}", installed.display());

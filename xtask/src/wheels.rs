@@ -49,7 +49,7 @@ fn download(wanted: &[String], into: &Path) -> Result<()> {
         );
     };
     command.args(["download", "--no-deps", "--only-binary=:all:", "--dest"]).arg(into).args(wanted);
-    process::run(&mut command).context(
+    process::run_terse(&mut command).context(
         "libtorch could not be downloaded (network, index settings or disk?); try again, or set LIBTORCH to a folder that you have",
     )
 }
