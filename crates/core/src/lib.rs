@@ -28,4 +28,4 @@ pub use training::{
     Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled,
     Update, View, Weighting,
 };
-pub use values::{Batch, Cond, Marginal, Noised, Scalings, like, mean_flat};
+pub use values::{Batch, Cond, Marginal, Noised, Posterior, Scalings, like, mean_flat};

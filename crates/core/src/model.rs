@@ -2,6 +2,7 @@
 
 use crate::{Cond, Marginal, Scalings, like};
 use std::fmt::Debug;
+use std::rc::Rc;
 use tch::Tensor;
 
 /// `alpha` and `sigma` as functions of time: 0 is data, 1 is noise.
@@ -15,6 +16,26 @@ pub trait NoiseSchedule: Debug {
     /// `ln(alpha^2 / sigma^2)`, `[B] -> [B]`.
     fn log_snr(&self, t: &Tensor) -> Tensor {
         self.marginal(t).log_snr()
+    }
+}
+
+impl<S: NoiseSchedule + ?Sized> NoiseSchedule for Box<S> {
+    fn marginal(&self, t: &Tensor) -> Marginal {
+        (**self).marginal(t)
+    }
+
+    fn time_of(&self, log_snr: &Tensor) -> Tensor {
+        (**self).time_of(log_snr)
+    }
+}
+
+impl<S: NoiseSchedule + ?Sized> NoiseSchedule for Rc<S> {
+    fn marginal(&self, t: &Tensor) -> Marginal {
+        (**self).marginal(t)
+    }
+
+    fn time_of(&self, log_snr: &Tensor) -> Tensor {
+        (**self).time_of(log_snr)
     }
 }
 
@@ -105,6 +126,13 @@ pub trait Denoiser: Debug {
     fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor;
     /// The forward process that it inverts.
     fn schedule(&self) -> &dyn NoiseSchedule;
+    /// The same with the variance of the reverse step, `[B, C, H, W]`, from a model that learned it: see
+    /// [`Posterior::log_variance`].
+    ///
+    /// [`Posterior::log_variance`]: crate::Posterior::log_variance
+    fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        (self.denoise(x_t, t, cond), None)
+    }
 }
 
 /// Network, parameterisation and schedule: a model.
@@ -125,13 +153,27 @@ impl Preconditioned {
         let noise_level = s.c_noise.to_kind(x_t.kind());
         self.backbone.forward(Input { x: &x, noise_level: &noise_level, cond, train }, probe)
     }
+
+    /// The prediction, and the variance of a network that has as many channels again: [`Preconditioned::raw`] taken apart.
+    pub fn parts(raw: Tensor, x_t: &Tensor) -> (Tensor, Option<Tensor>) {
+        let channels = x_t.size()[1];
+        if raw.size()[1] == channels {
+            return (raw, None);
+        }
+        let variance = raw.narrow(1, channels, channels);
+        (raw.narrow(1, 0, channels), Some(variance))
+    }
 }
 
 impl Denoiser for Preconditioned {
     fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
+        self.denoise_with_variance(x_t, t, cond).0
+    }
+
+    fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         let s = self.parameterization.scalings(&self.schedule.marginal(t));
-        let raw = self.raw(x_t, &s, cond, false, &mut ());
-        like(&s.c_skip, x_t) * x_t + like(&s.c_out, x_t) * raw
+        let (raw, variance) = Self::parts(self.raw(x_t, &s, cond, false, &mut ()), x_t);
+        (like(&s.c_skip, x_t) * x_t + like(&s.c_out, x_t) * raw, variance)
     }
 
     fn schedule(&self) -> &dyn NoiseSchedule {

@@ -27,7 +27,8 @@ pub struct Times {
 pub trait TimeSampler: Debug + Persist {
     /// `n` times.
     fn sample(&mut self, n: i64, clock: Clock, device: Device) -> Times;
-    /// Feedback for loss-aware samplers; both `[B]`, detached.
+    /// Feedback for loss-aware samplers: the loss with its weight by noise level and without [`Times::weight`]; both `[B]`,
+    /// detached.
     fn observe(&mut self, _t: &Tensor, _loss: &Tensor) {}
 }
 

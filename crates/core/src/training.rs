@@ -10,8 +10,12 @@ use tch::{Kind, Tensor};
 ///
 /// Law: finite and not negative.
 pub trait Weighting: Debug {
-    /// Weight of `|x_start_hat - x_start|^2`, `[B]`: the same for every parameterisation.
+    /// Weight of `|x_start_hat - x_start|^2`, `[B]`, f64: the same for every parameterisation.
     fn weight(&self, marginal: &Marginal) -> Tensor;
+    /// What a weighting that learns adds to the weighted loss, `[B]`, f64: the price of a small weight.
+    fn regularizer(&self, _marginal: &Marginal) -> Option<Tensor> {
+        None
+    }
 }
 
 /// What a penalty may look at.
@@ -31,6 +35,10 @@ pub struct Denoising<'a> {
     pub noised: &'a Noised,
     /// `[B, C, H, W]`, with its graph.
     pub x_start_hat: &'a Tensor,
+    /// `[B, C, H, W]` with its graph, of a model that learns its variance: see [`Posterior::log_variance`].
+    ///
+    /// [`Posterior::log_variance`]: crate::Posterior::log_variance
+    pub variance: Option<&'a Tensor>,
     /// The activations that penalties asked for.
     pub taps: &'a [(Site, Tensor)],
     /// Conditions.

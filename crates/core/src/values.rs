@@ -65,6 +65,11 @@ impl Marginal {
     pub fn log_snr(&self) -> Tensor {
         2.0 * (self.alpha.log() - self.sigma.log())
     }
+
+    /// Its derivative by time, `[B]`: negative.
+    pub fn d_log_snr(&self) -> Tensor {
+        2.0 * (&self.d_alpha / &self.alpha - &self.d_sigma / &self.sigma)
+    }
 }
 
 /// `x_start_hat = c_skip * x_t + c_out * F(c_in * x_t, c_noise)`; each `[B]`, f64. Karras et al. 2022, Eq. 7.
@@ -84,6 +89,52 @@ impl Scalings {
     /// `(a, b)` of the target `F* = a * x_start + b * noise`: what makes `x_start_hat` equal `x_start`.
     pub fn target(&self, m: &Marginal) -> (Tensor, Tensor) {
         ((1.0f64 - &self.c_skip * &m.alpha) / &self.c_out, -(&self.c_skip * &m.sigma) / &self.c_out)
+    }
+}
+
+/// `q(x_s | x_t, x_start)` for a time `s` before `t`: Gaussian; each field `[B]`, f64. Ho et al. 2020, Eq. 6 and 7, for any
+/// pair of times by Kingma et al. 2021, Eq. 25 to 27.
+#[derive(Debug)]
+pub struct Posterior {
+    /// Multiplier of `x_t` in its mean.
+    pub of_x_t: Tensor,
+    /// Multiplier of `x_start` in its mean.
+    pub of_x_start: Tensor,
+    /// Its log variance, "fixed small"; onto clean data, where there is none, that of the forward step.
+    pub log_small: Tensor,
+    /// Log variance of the forward step `q(x_t | x_s)`, "fixed large".
+    pub log_large: Tensor,
+}
+
+impl Posterior {
+    /// From the schedule at `t` and at `s`.
+    pub fn of(t: &Marginal, s: &Marginal) -> Self {
+        let ratio = &t.alpha / &s.alpha;
+        let forward = t.sigma.square() - ratio.square() * s.sigma.square();
+        let kept = (&s.sigma / &t.sigma).square();
+        let log_large = forward.log();
+        let log_small = (&log_large + kept.log()).where_self(&kept.gt(0.0), &log_large);
+        Self {
+            of_x_start: &s.alpha * &forward / t.sigma.square(),
+            of_x_t: ratio * kept,
+            log_small,
+            log_large,
+        }
+    }
+
+    /// Its mean, `[B, ..]`.
+    pub fn mean(&self, x_t: &Tensor, x_start: &Tensor) -> Tensor {
+        like(&self.of_x_t, x_t) * x_t + like(&self.of_x_start, x_t) * x_start
+    }
+
+    /// Log variance of a reverse step: the small one, or `variance` `[B, ..]` of the way from it (-1) to the large one
+    /// (1); Nichol and Dhariwal 2021, Eq. 15.
+    pub fn log_variance(&self, variance: Option<&Tensor>, x_t: &Tensor) -> Tensor {
+        let small = like(&self.log_small, x_t);
+        match variance {
+            None => small.expand_as(x_t),
+            Some(v) => (v + 1.0) * 0.5 * (like(&self.log_large, x_t) - &small) + small,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One arm with one seed: data, training, evaluation.
 
-use crate::assemble::{generate, model};
+use crate::assemble::{Assembled, Loss, generate, model};
 use crate::evaluate::{Evaluated, evaluate};
 use crate::machine::peak_rss_bytes;
 use crate::progress::{Bar, Progress};
@@ -12,7 +12,6 @@ use heldout_core::{Denoiser, Error, Metric, Observer, Params, Persist, Precondit
 use heldout_data::{Batches, ImageSet, Split, find};
 use heldout_metrics::{Copies, MemorizedFraction};
 use heldout_regularization::{Averaged, Clip, EmaDecay, Gaussian};
-use heldout_schedules::UniformTimes;
 use heldout_train::{
     Backprop, Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, MemorizationMonitor, Optimizer,
     OptimizerStep, Run, Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
@@ -62,8 +61,12 @@ impl<'a> Arm<'a> {
         let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
         let [channels, height, width] = set.shape.map(|n| n as i64);
         recipe.model.check_images(channels, height, width).map_err(|e| e.within("model"))?;
-        if recipe.model.out_channels != channels {
-            let reason = format!("{} for images of {channels} channels", recipe.model.out_channels);
+        let learned = recipe.objective.variance_bound.is_some();
+        let needed = if learned { 2 * channels } else { channels };
+        if recipe.model.out_channels != needed {
+            let why = if learned { " and a learned variance" } else { "" };
+            let found = recipe.model.out_channels;
+            let reason = format!("{found} for images of {channels} channels{why}: {needed} are needed");
             return Err(anyhow!(Error::config("model.out_channels", reason)));
         }
         let (train, held_out) = (set.tensor(&split.train, device)?, set.tensor(&split.held_out, device)?);
@@ -106,16 +109,6 @@ impl<'a> Arm<'a> {
             Error::config("train.ema_decay", format!("{} is not in [0, 1)", config.ema_decay))
         })?;
         Ok(Averaged::new(step, decay))
-    }
-
-    fn objective(&self, model: Rc<Preconditioned>) -> DenoisingObjective {
-        DenoisingObjective {
-            model,
-            times: Box::new(UniformTimes { steps: self.recipe.schedule.steps() }),
-            noise: Box::new(Gaussian),
-            weighting: Box::new(self.recipe.objective.weighting),
-            penalties: Vec::new(),
-        }
     }
 
     fn observers(&self, model: &Rc<Preconditioned>, sink: &Rc<ArmSink>, bar: &Bar) -> Vec<Box<dyn Observer>> {
@@ -181,10 +174,18 @@ impl<'a> Arm<'a> {
         write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
         write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.shape())?.as_bytes())?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
-        let (vars, model) = model(self.recipe, self.seed, self.device)?;
+        let Assembled { vars, model, loss } = model(self.recipe, self.seed, self.device)?;
         let params = Params::of(&vars);
         let parameters = params.count();
-        let (mut update, mut objective) = (self.update(params)?, self.objective(model.clone()));
+        let mut update = self.update(params)?;
+        let Loss { schedule, times, weighting, penalties } = loss;
+        let mut objective = DenoisingObjective {
+            model: model.clone(),
+            times,
+            noise: Box::new(Gaussian),
+            weighting,
+            penalties,
+        };
         let kept = &self.recipe.checkpoint;
         let fingerprint = self.recipe.fingerprint(self.seed);
         let mut checkpoints =
@@ -200,6 +201,7 @@ impl<'a> Arm<'a> {
             update: &mut update,
             observers: &mut observers,
             checkpoints: Some(&mut checkpoints),
+            stopped: None,
         };
         if let Some(loaded) = loaded {
             for damage in loaded.damaged {
@@ -222,7 +224,7 @@ impl<'a> Arm<'a> {
         let started = Instant::now();
         let evaluated = {
             let _guard = update.eval_weights();
-            evaluate(self, model.as_ref() as &dyn Denoiser, &folder)?
+            evaluate(self, model.as_ref() as &dyn Denoiser, schedule, &folder)?
         };
         let seconds = seconds + started.elapsed().as_secs_f64();
         let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
@@ -230,7 +232,7 @@ impl<'a> Arm<'a> {
             [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())]
         {
             let samples = self.recipe.sample.samples;
-            sink.write(
+            sink.write_once(
                 result.steps,
                 Event::Memorization { metric: metric.to_owned(), samples, measurement },
             )?;

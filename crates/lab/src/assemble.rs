@@ -1,32 +1,83 @@
 //! Recipe to objects.
 
 use crate::recipe::{Recipe, SampleConfig, SamplerConfig};
-use heldout_core::{Cond, Denoiser, NoiseSchedule, Preconditioned, Result, Sampler, stream};
+use heldout_core::{
+    Cond, Denoiser, DenoisingPenalty, Error, NoiseSchedule, Preconditioned, Result, Sampler, Scaled,
+    TimeSampler, Weighting, stream,
+};
 use heldout_samplers::{Clamped, Ddim, Ddpm, SeededNoise, linear_times};
+use heldout_schedules::{LearnedUncertainty, TimesConfig, VarianceBound};
 use heldout_unet::UNet;
 use std::rc::Rc;
 use tch::{Device, Tensor, nn};
 
-/// A freshly initialised model and its variables.
-pub(crate) fn model(
-    recipe: &Recipe,
-    seed: u64,
-    device: Device,
-) -> Result<(nn::VarStore, Rc<Preconditioned>)> {
+/// A freshly initialised model, its variables, and its loss.
+pub(crate) struct Assembled {
+    pub(crate) vars: nn::VarStore,
+    pub(crate) model: Rc<Preconditioned>,
+    pub(crate) loss: Loss,
+}
+
+/// What a model of a recipe is trained by, and the schedule that it shares.
+pub(crate) struct Loss {
+    pub(crate) schedule: Rc<dyn NoiseSchedule>,
+    pub(crate) times: Box<dyn TimeSampler>,
+    pub(crate) weighting: Box<dyn Weighting>,
+    pub(crate) penalties: Vec<DenoisingPenalty>,
+}
+
+impl Loss {
+    /// With the variables that it trains, if any, under `vars`; or which field of the recipe cannot be honoured.
+    pub(crate) fn new(recipe: &Recipe, vars: &nn::Path<'_>) -> Result<Self> {
+        let config = &recipe.objective;
+        let within = |field: &'static str| move |e: Error| e.within(field);
+        let built = recipe.schedule.build_in(&(vars / "schedule")).map_err(within("schedule"))?;
+        let (schedule, steps) = (built.schedule, recipe.schedule.steps());
+        config.prediction.check(&schedule).map_err(within("objective"))?;
+        config.weighting.check_on(&schedule).map_err(within("objective.weighting"))?;
+        let weighting: Box<dyn Weighting> = match config.uncertainty_features {
+            None => Box::new(config.weighting.clone()),
+            Some(features) => {
+                let learned =
+                    LearnedUncertainty::new(&(vars / "uncertainty"), config.weighting.clone(), features);
+                Box::new(learned.map_err(|_| {
+                    Error::config(
+                        "objective.uncertainty_features",
+                        format!("{features}: at least 1 is needed"),
+                    )
+                })?)
+            }
+        };
+        let times = match built.times {
+            Some(_) if config.times != TimesConfig::Uniform => {
+                let reason = "a dynamic schedule draws its own times: leave it out";
+                return Err(Error::config("objective.times", reason));
+            }
+            Some(times) => times,
+            None => config.times.build(&schedule, steps).map_err(within("objective.times"))?,
+        };
+        let mut penalties = Vec::from_iter(built.penalty);
+        if let Some(weight) = config.variance_bound {
+            let reason = "needs a discrete schedule";
+            let steps = steps.ok_or_else(|| Error::config("objective.variance_bound", reason))?;
+            penalties.push(Box::new(Scaled { inner: VarianceBound { steps }, weight }));
+        }
+        Ok(Self { schedule, times, weighting, penalties })
+    }
+}
+
+/// The model of a recipe, a function of the seed.
+pub(crate) fn model(recipe: &Recipe, seed: u64, device: Device) -> Result<Assembled> {
     tch::manual_seed(stream(seed, "initial weights", 0, 0) as i64);
     let vars = nn::VarStore::new(device);
     let backbone = UNet::new(&vars.root(), &recipe.model).map_err(|e| e.within("model"))?;
+    let loss = Loss::new(recipe, &vars.root())?;
     let model = Preconditioned {
         backbone: Box::new(backbone),
         parameterization: Box::new(recipe.objective.prediction),
-        schedule: Box::new(schedule(recipe)?),
+        schedule: Box::new(loss.schedule.clone()),
     };
-    Ok((vars, Rc::new(model)))
-}
-
-/// The forward process.
-pub(crate) fn schedule(recipe: &Recipe) -> Result<impl NoiseSchedule + use<>> {
-    recipe.schedule.build().map_err(|e| e.within("schedule"))
+    Ok(Assembled { vars, model: Rc::new(model), loss })
 }
 
 fn sampler(config: &SamplerConfig) -> Box<dyn Sampler> {

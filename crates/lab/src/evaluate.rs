@@ -1,10 +1,10 @@
 //! The final evaluation of an arm: samples, copies, floor, copier.
 
 use crate::arm::Arm;
-use crate::assemble::{generate, schedule};
+use crate::assemble::generate;
 use crate::result::FinalSamples;
 use anyhow::Result;
-use heldout_core::{Denoiser, Error, FeatureSets, Measurement, Metric, stream};
+use heldout_core::{Denoiser, Error, FeatureSets, Measurement, Metric, NoiseSchedule, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_train::write_atomically;
@@ -29,7 +29,12 @@ pub(crate) struct Evaluated {
 }
 
 /// Samples with the weights as they are, measures, and writes `samples.png`, `final.safetensors` and `final.json`.
-pub(crate) fn evaluate(arm: &Arm<'_>, model: &dyn Denoiser, folder: &Path) -> Result<Evaluated> {
+pub(crate) fn evaluate(
+    arm: &Arm<'_>,
+    model: &dyn Denoiser,
+    schedule: Rc<dyn NoiseSchedule>,
+    folder: &Path,
+) -> Result<Evaluated> {
     let (recipe, seed) = (arm.recipe, arm.seed);
     let sample = |denoiser: &dyn Denoiser, n: u64| {
         let seed = stream(seed, "final samples", 0, 0);
@@ -42,7 +47,7 @@ pub(crate) fn evaluate(arm: &Arm<'_>, model: &dyn Denoiser, folder: &Path) -> Re
     let exact = metric(Copies::Exact).evaluate(&sets)?;
     let transformed = metric(Copies::Transformed).evaluate(&sets)?;
 
-    let copier = EmpiricalDenoiser::new(&arm.train, Rc::new(schedule(recipe)?));
+    let copier = EmpiricalDenoiser::new(&arm.train, schedule);
     let copies = sample(&copier, COPIER_SAMPLES.min(recipe.sample.samples as u64));
     let copier_sets = FeatureSets { generated: &copies, ..sets };
     let copier = metric(Copies::Exact).evaluate(&copier_sets)?.model.value;

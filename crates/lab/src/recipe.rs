@@ -4,12 +4,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use heldout_core::Error;
 use heldout_data::SplitConfig;
 use heldout_samplers::Variance;
-use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction};
+use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
 use heldout_unet::UNetConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use tch::{Device, nn};
 use toml::{Table, Value};
 
 /// One training run, completely described.
@@ -54,6 +55,16 @@ pub struct ObjectiveConfig {
     pub prediction: Prediction,
     /// Weight by noise level.
     pub weighting: LossWeighting,
+    /// Fourier features of a learned uncertainty that divides the weight; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty_features: Option<i64>,
+    /// Weight of the variational bound on a learned variance, for a network with twice the images' channels; 0.001 in
+    /// the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_bound: Option<f64>,
+    /// Draws of the noise level.
+    #[serde(default)]
+    pub times: TimesConfig,
 }
 
 /// The steps.
@@ -152,8 +163,7 @@ impl Recipe {
             if n > 0 { Ok(()) } else { Err(Error::config(field, "0: at least 1 is needed")) }
         };
         self.model.check().map_err(|e| e.within("model"))?;
-        self.schedule.build().map_err(|e| e.within("schedule"))?;
-        self.objective.weighting.check().map_err(|e| e.within("objective.weighting"))?;
+        crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         positive("train.steps", self.train.steps)?;
         positive("train.log_every", self.train.log_every)?;
         self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;

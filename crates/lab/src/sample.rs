@@ -1,6 +1,6 @@
 //! Sampling from a trained model.
 
-use crate::assemble::{generate, model};
+use crate::assemble::{Assembled, generate, model};
 use crate::evaluate::{save_grid, save_png};
 use crate::recipe::{Recipe, parse};
 use anyhow::{Result, anyhow};
@@ -50,7 +50,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     for damage in &loaded.damaged {
         eprintln!("passed over a damaged checkpoint: {damage}");
     }
-    let (vars, model) = model(&recipe, 0, device)?;
+    let Assembled { vars, model, mut loss } = model(&recipe, 0, device)?;
     let mut weights =
         if live { loaded.state.unnest("weights") } else { loaded.state.unnest("update").unnest("average") };
     for (name, t) in Params::of(&vars).named() {
@@ -58,6 +58,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
             Error::file(&checkpoints, format!("does not fit the model of {}: {e}", recipe_path.display()))
         })?;
     }
+    loss.times.load_state(loaded.state.unnest("objective").unnest("times"))?; // the pace of a dynamic schedule
     let shape = image_shape(&arm, &recipe)?;
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;

@@ -74,6 +74,12 @@ impl ArmSink {
         Ok(Self { arm: arm.to_owned(), seed, path, inner: RefCell::new(inner) })
     }
 
+    /// Unless it stands there already, from a run that was cut between the evaluation's records and its result.
+    pub(crate) fn write_once(&self, step: u64, event: Event) -> heldout_core::Result<()> {
+        let known = self.inner.borrow().records.iter().any(|r| r.step == step && r.event == event);
+        if known { Ok(()) } else { self.write(step, event) }
+    }
+
     /// Steps done at the last record.
     pub(crate) fn last_step(&self) -> u64 {
         self.inner.borrow().records.iter().map(|r| r.step).max().unwrap_or(0)

@@ -231,6 +231,33 @@ fn a_run_that_was_killed_goes_on_to_the_last_bit() {
     assert_eq!(metrics(&place.path("whole")), metrics(&place.path("cut")));
 }
 
+/// The moments that the kills above meet too seldom: between the last checkpoint and the end of the evaluation.
+#[test]
+fn a_run_that_was_cut_in_its_evaluation_goes_on_to_the_last_bit() {
+    let place = Place::new();
+    let run = place.path("run");
+    let stop = ["validation.early_stopping_patience=1", "validation.every=1", "train.learning_rate.peak=1.0"];
+    for settings in [&[][..], &stop[..]] {
+        let args = ["train", "tiny.toml", "--out", "run"].into_iter();
+        place.succeed(&args.chain(settings.iter().flat_map(|s| ["--set", *s])).collect::<Vec<_>>());
+        let whole = metrics(&run);
+        let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let n = ends.len();
+        // The last two lines are the evaluation's: none, one and a part, or both of them had been written.
+        for cut in [ends[n - 3], ends[n - 2] + 9, ends[n - 1]] {
+            for file in ["result.json", "arms/base-seed0/arm.json"] {
+                fs::remove_file(run.join(file)).unwrap();
+            }
+            fs::write(run.join("metrics.jsonl"), &whole[..cut]).unwrap();
+            place.succeed(&["experiment", "--resume", "run"]);
+            assert_eq!(metrics(&run), whole, "cut after {cut} bytes of {}", whole.len());
+        }
+        let arm = json(&run.join("arms/base-seed0/arm.json"));
+        assert_eq!(arm["stopped"].is_null(), settings.is_empty(), "{arm}");
+        fs::remove_dir_all(&run).unwrap();
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn signals_end_a_run_with_a_checkpoint() {

@@ -59,7 +59,7 @@ impl NoiseStream for Tape {
 #[test]
 fn trajectories_are_those_of_diffusers() {
     let golden = Golden::open(env!("CARGO_MANIFEST_DIR"), "trajectories");
-    let d = Tanh(NoiseScheduleConfig::DDPM.build().unwrap());
+    let d = Tanh(NoiseScheduleConfig::DDPM.discrete().unwrap());
     let samplers: [(&str, &dyn Sampler, usize); 4] = [
         ("ddim", &Ddim { eta: 0.0 }, 10),
         ("ddim_eta", &Ddim { eta: 0.5 }, 10),

@@ -52,13 +52,18 @@ impl Objective for DenoisingObjective {
         let wanted = self.penalties.iter().flat_map(|p| p.taps()).collect();
         let mut taps = Recorder { wanted, seen: Vec::new() };
         let raw = self.model.raw(&x_t, &scalings, cond, true, &mut taps);
+        let (raw, variance) = Preconditioned::parts(raw, x_start);
 
         let (a, b) = scalings.target(&marginal);
         let target = like(&a, x_start) * x_start + like(&b, x_start) * &draw.target;
         let error = mean_flat(&(&raw - target).square()); // [B]
-        self.times.observe(&t, &error.detach());
-        let weight = self.weighting.weight(&marginal) * scalings.c_out.square() * importance;
-        let mut loss = (error * weight.to_kind(Kind::Float)).mean(Kind::Float);
+        let weight = self.weighting.weight(&marginal) * scalings.c_out.square();
+        let mut weighted = error * weight.to_kind(Kind::Float);
+        self.times.observe(&t, &weighted.detach());
+        if let Some(price) = self.weighting.regularizer(&marginal) {
+            weighted += price.to_kind(Kind::Float);
+        }
+        let mut loss = (weighted * importance.to_kind(Kind::Float)).mean(Kind::Float);
         let mut terms = vec![("denoising", loss.detach())];
         if self.penalties.is_empty() {
             return Ok(Evaluation { loss, terms });
@@ -70,6 +75,7 @@ impl Objective for DenoisingObjective {
             denoiser: self.model.as_ref(),
             noised: &noised,
             x_start_hat: &x_start_hat,
+            variance: variance.as_ref(),
             taps: &taps.seen,
             cond,
             clock,

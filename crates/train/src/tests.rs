@@ -153,6 +153,7 @@ fn run(folder: Option<&std::path::Path>, stop_at: Option<u64>) -> (Vec<Tensor>, 
         update: &mut update,
         observers: &mut observers,
         checkpoints: checkpoints.as_mut(),
+        stopped: None,
     };
     if let Some(loaded) = loaded {
         from = loaded.step;
@@ -344,6 +345,7 @@ fn validation_twice_on_one_checkpoint_gives_one_number() {
             update: &mut update,
             observers: &mut [Box::new(TrainLogger::new(7, Rc::new(Memory::default())))],
             checkpoints: None,
+            stopped: None,
         }
         .load_state(state)
         .unwrap();

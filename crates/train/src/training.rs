@@ -43,6 +43,8 @@ pub struct Training<'a> {
     pub observers: &'a mut [Box<dyn Observer>],
     /// Where the state goes. Not an observer, since it writes the observers' state down too.
     pub checkpoints: Option<&'a mut Checkpoints>,
+    /// Why an observer has stopped the run, if one has: a run that is resumed after that stays stopped.
+    pub stopped: Option<String>,
 }
 
 impl Persist for Training<'_> {
@@ -52,6 +54,7 @@ impl Persist for Training<'_> {
         state.nest("update", self.update.state());
         state.nest("objective", self.objective.state());
         self.observers.iter().for_each(|o| state.nest(&format!("observer {}", o.name()), o.state()));
+        state.values.extend(self.stopped.clone().map(|why| ("stopped".to_owned(), why.into())));
         state
     }
 
@@ -64,6 +67,7 @@ impl Persist for Training<'_> {
         if let Some(name) = weights.tensors.keys().next() {
             return Err(Error::config(format!("weights/{name}"), "the checkpoint is of another model"));
         }
+        self.stopped = state.values.get("stopped").and_then(|v| v.as_str()).map(str::to_owned);
         self.update.load_state(state.unnest("update"))?;
         self.objective.load_state(state.unnest("objective"))?;
         let mut observers = self.observers.iter_mut();
@@ -85,25 +89,27 @@ impl Training<'_> {
 /// Runs the steps `run.from..run.total`. Every draw of step `k` is a function of `(seed, k, rank)`, so that a run that
 /// was cut and resumed goes the way of one that was not.
 pub fn train(run: Run, mut parts: Training<'_>, interrupt: &AtomicBool) -> Result<Ending> {
+    if let Some(why) = parts.stopped {
+        return Ok(Ending::Stopped(why));
+    }
     for step in run.from..run.total {
         let clock = Clock { step, total: run.total };
         let batch = parts.data.batch(clock)?;
         tch::manual_seed(stream(run.seed, "step", step, run.rank) as i64);
         let evaluation = parts.update.update(parts.objective, &batch, clock)?;
-        let mut reason = None;
         for observer in parts.observers.iter_mut() {
             if let Flow::Stop(why) = observer.after_step(clock, &evaluation, parts.update)? {
-                reason.get_or_insert(why);
+                parts.stopped.get_or_insert(why);
             }
         }
         let done = step + 1;
         let interrupted = interrupt.load(Ordering::Relaxed);
         let due = parts.checkpoints.as_ref().is_some_and(|c| c.due(done));
-        if due || interrupted || reason.is_some() || done == run.total {
+        if due || interrupted || parts.stopped.is_some() || done == run.total {
             parts.save(done)?;
         }
-        if let Some(reason) = reason {
-            return Ok(Ending::Stopped(reason));
+        if let Some(why) = parts.stopped {
+            return Ok(Ending::Stopped(why));
         }
         if interrupted {
             return Ok(Ending::Interrupted(done));

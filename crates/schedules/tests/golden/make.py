@@ -9,9 +9,11 @@ from diffusers import DDPMScheduler
 from safetensors.torch import save_file
 
 tensors = {}
-for name in ["linear", "squaredcos_cap_v2"]:
-    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02, beta_schedule=name)
+for name in ["linear", "squaredcos_cap_v2", "sigmoid", "scaled_linear"]:
+    start, end = (0.00085, 0.012) if name == "scaled_linear" else (1e-4, 0.02)
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_start=start, beta_end=end, beta_schedule=name)
     tensors[name] = scheduler.alphas_cumprod
+tensors["linear_zero_terminal_snr"] = DDPMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
 
 
 def alpha_bar(t):
