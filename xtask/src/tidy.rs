@@ -14,7 +14,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("heldout-testkit", &[]),
     ("heldout-nn", &[]),
     ("heldout-schedules", &[]),
-    ("heldout-samplers", &[]),
+    ("heldout-samplers", &["heldout-schedules"]),
     ("heldout-unet", &["heldout-nn"]),
     ("heldout-regularization", &[]),
     ("heldout-metrics", &[]),

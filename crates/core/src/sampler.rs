@@ -1,6 +1,6 @@
 //! From noise to images.
 
-use crate::{Cond, Denoiser};
+use crate::{Cond, Denoiser, Result};
 use std::fmt::Debug;
 use tch::Tensor;
 
@@ -28,6 +28,9 @@ pub trait NoiseStream: Debug {
 /// Law: exact on a Gaussian in the limit of many steps; the same set however it is split into batches.
 pub trait Sampler: Debug {
     /// Integrates down `times`, from `times[0]` to the last; `x` `[B, C, H, W]` is `x_t` at `times[0]`.
+    ///
+    /// Errors: fewer than two times, a time that is no number, outside `[0, 1]` or not below the one before, no sample,
+    /// conditions for another number of samples, a state or an estimate of the model that is not finite.
     fn sample(
         &self,
         denoiser: &dyn Denoiser,
@@ -36,5 +39,5 @@ pub trait Sampler: Debug {
         cond: &Cond,
         noise: &mut dyn NoiseStream,
         watch: &mut dyn FnMut(Step<'_>),
-    ) -> Tensor;
+    ) -> Result<Tensor>;
 }

@@ -25,6 +25,13 @@ impl Cond {
         let rows = |t: &Option<Tensor>| t.as_ref().map(|t| t.narrow(0, start, len));
         Self { label: rows(&self.label), context: rows(&self.context) }
     }
+
+    /// The rows that `rows` `[K]`, `Int64`, names.
+    #[must_use]
+    pub fn select(&self, rows: &Tensor) -> Self {
+        let pick = |t: &Option<Tensor>| t.as_ref().map(|t| t.index_select(0, rows));
+        Self { label: pick(&self.label), context: pick(&self.context) }
+    }
 }
 
 /// Training examples.
@@ -64,6 +71,19 @@ impl Marginal {
     /// `ln(alpha^2 / sigma^2)`, `[B]`.
     pub fn log_snr(&self) -> Tensor {
         2.0 * (self.alpha.log() - self.sigma.log())
+    }
+
+    /// Rows `start..start + len`.
+    #[must_use]
+    pub fn narrow(&self, start: i64, len: i64) -> Self {
+        let rows = |t: &Tensor| t.narrow(0, start, len);
+        Self {
+            alpha: rows(&self.alpha),
+            sigma: rows(&self.sigma),
+            d_alpha: rows(&self.d_alpha),
+            d_sigma: rows(&self.d_sigma),
+            noise_label: rows(&self.noise_label),
+        }
     }
 
     /// Its derivative by time, `[B]`: negative.
@@ -119,6 +139,18 @@ impl Posterior {
             of_x_t: ratio * kept,
             log_small,
             log_large,
+        }
+    }
+
+    /// That of one row, for states of any batch size.
+    #[must_use]
+    pub fn row(&self, i: i64) -> Self {
+        let row = |t: &Tensor| t.narrow(0, i, 1);
+        Self {
+            of_x_t: row(&self.of_x_t),
+            of_x_start: row(&self.of_x_start),
+            log_small: row(&self.log_small),
+            log_large: row(&self.log_large),
         }
     }
 

@@ -143,7 +143,10 @@ impl<'a> Arm<'a> {
         ]
     }
 
-    fn monitor_samples(&self, model: Rc<Preconditioned>) -> Box<dyn Fn(usize) -> Tensor> {
+    fn monitor_samples(
+        &self,
+        model: Rc<Preconditioned>,
+    ) -> Box<dyn Fn(usize) -> heldout_core::Result<Tensor>> {
         let mut config = self.recipe.sample.clone();
         config.steps = self.recipe.monitor.sampling_steps;
         let (shape, device) = (self.shape(), self.device);

@@ -1,11 +1,11 @@
 //! Recipe to objects.
 
-use crate::recipe::{Recipe, SampleConfig, SamplerConfig};
+use crate::recipe::{Recipe, SampleConfig};
 use heldout_core::{
-    Cond, Denoiser, DenoisingPenalty, Error, NoiseSchedule, Preconditioned, Result, Sampler, Scaled,
-    TimeSampler, Weighting, stream,
+    Cond, Denoiser, DenoisingPenalty, Error, NoiseSchedule, Preconditioned, Result, Scaled, TimeSampler,
+    Weighting, stream,
 };
-use heldout_samplers::{Clamped, Ddim, Ddpm, SeededNoise, linear_times};
+use heldout_samplers::{Clamped, SeededNoise};
 use heldout_schedules::{LearnedUncertainty, TimesConfig, VarianceBound};
 use heldout_unet::UNet;
 use std::rc::Rc;
@@ -80,13 +80,6 @@ pub(crate) fn model(recipe: &Recipe, seed: u64, device: Device) -> Result<Assemb
     Ok(Assembled { vars, model: Rc::new(model), loss })
 }
 
-fn sampler(config: &SamplerConfig) -> Box<dyn Sampler> {
-    match *config {
-        SamplerConfig::Ddim { eta } => Box::new(Ddim { eta }),
-        SamplerConfig::Ddpm { variance } => Box::new(Ddpm { variance }),
-    }
-}
-
 /// Samples `first..first + n` of `seed`, `[n, C, H, W]` in `[-1, 1]`: the same however they are split into batches.
 pub(crate) fn generate(
     denoiser: &dyn Denoiser,
@@ -95,16 +88,17 @@ pub(crate) fn generate(
     range: std::ops::Range<u64>,
     seed: u64,
     device: Device,
-) -> Tensor {
-    let sampler = sampler(&config.sampler);
+) -> Result<Tensor> {
+    let sampler = config.sampler.build()?;
     let denoiser = Clamped { inner: denoiser, limit: 1.0 };
-    let times = linear_times(config.steps);
+    let times = config.grid.times(denoiser.schedule(), config.steps)?;
     let batch = |first: u64| {
         let n = (range.end - first).min(config.batch_size as u64) as usize;
         let mut noise = SeededNoise { seed, first };
-        let x = noise.start(n, &shape, device);
+        let x = noise.start(denoiser.schedule(), times[0], n, &shape, device);
         sampler.sample(&denoiser, x, &times, &Cond::default(), &mut noise, &mut |_| ())
     };
-    let batches: Vec<Tensor> = tch::no_grad(|| range.clone().step_by(config.batch_size).map(batch).collect());
-    Tensor::cat(&batches, 0).clamp(-1.0, 1.0)
+    let batches: Vec<Tensor> =
+        tch::no_grad(|| range.clone().step_by(config.batch_size).map(batch).collect::<Result<_>>())?;
+    Ok(Tensor::cat(&batches, 0).clamp(-1.0, 1.0))
 }

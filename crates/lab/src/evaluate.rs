@@ -2,11 +2,13 @@
 
 use crate::arm::Arm;
 use crate::assemble::generate;
+use crate::recipe::SampleConfig;
 use crate::result::FinalSamples;
 use anyhow::Result;
 use heldout_core::{Denoiser, Error, FeatureSets, Measurement, Metric, NoiseSchedule, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
+use heldout_samplers::{SamplerConfig, Variance};
 use heldout_train::write_atomically;
 use image::{ColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::path::Path;
@@ -36,11 +38,11 @@ pub(crate) fn evaluate(
     folder: &Path,
 ) -> Result<Evaluated> {
     let (recipe, seed) = (arm.recipe, arm.seed);
-    let sample = |denoiser: &dyn Denoiser, n: u64| {
+    let sample = |denoiser: &dyn Denoiser, config: &SampleConfig, n: u64| {
         let seed = stream(seed, "final samples", 0, 0);
-        generate(denoiser, &recipe.sample, arm.shape(), 0..n, seed, arm.device)
+        generate(denoiser, config, arm.shape(), 0..n, seed, arm.device)
     };
-    let generated = sample(model, recipe.sample.samples as u64);
+    let generated = sample(model, &recipe.sample, recipe.sample.samples as u64)?;
     let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
     let sets = FeatureSets { generated: &generated, train: &arm.train, held_out: &held_out };
     let metric = |copies| MemorizedFraction { copies, seed };
@@ -48,7 +50,8 @@ pub(crate) fn evaluate(
     let transformed = metric(Copies::Transformed).evaluate(&sets)?;
 
     let copier = EmpiricalDenoiser::new(&arm.train, schedule);
-    let copies = sample(&copier, COPIER_SAMPLES.min(recipe.sample.samples as u64));
+    let copies =
+        sample(&copier, &for_copier(&recipe.sample), COPIER_SAMPLES.min(recipe.sample.samples as u64))?;
     let copier_sets = FeatureSets { generated: &copies, ..sets };
     let copier = metric(Copies::Exact).evaluate(&copier_sets)?.model.value;
 
@@ -58,6 +61,17 @@ pub(crate) fn evaluate(
     write_neighbours(arm, folder, (&generated, &ours), (&shown, &theirs))?;
     save_grid(&generated.narrow(0, 0, generated.size()[0].min(GRID)), &folder.join("samples.png"))?;
     Ok(Evaluated { exact, transformed, copier })
+}
+
+/// The copier has learned no variance: it takes that of a single training point, which is what it draws.
+fn for_copier(config: &SampleConfig) -> SampleConfig {
+    let mut config = config.clone();
+    if let SamplerConfig::Ddpm { variance } = &mut config.sampler
+        && *variance == Variance::Learned
+    {
+        *variance = Variance::FixedSmall;
+    }
+    config
 }
 
 fn write_neighbours(

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 use heldout_core::Error;
 use heldout_data::SplitConfig;
-use heldout_samplers::Variance;
+use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
 use heldout_unet::UNetConfig;
@@ -124,26 +124,13 @@ pub struct SampleConfig {
     pub sampler: SamplerConfig,
     /// Its steps.
     pub steps: usize,
+    /// The noise levels that they visit.
+    #[serde(default)]
+    pub grid: TimeGrid,
     /// How many images at the end of a run.
     pub samples: usize,
     /// Images of one forward pass.
     pub batch_size: usize,
-}
-
-/// A sampler.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SamplerConfig {
-    /// Song et al. 2021.
-    Ddim {
-        /// Share of the posterior's noise.
-        eta: f64,
-    },
-    /// Ho et al. 2020.
-    Ddpm {
-        /// Which of the paper's variances.
-        variance: Variance,
-    },
 }
 
 /// What is kept.
@@ -163,7 +150,7 @@ impl Recipe {
             if n > 0 { Ok(()) } else { Err(Error::config(field, "0: at least 1 is needed")) }
         };
         self.model.check().map_err(|e| e.within("model"))?;
-        crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
+        let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         positive("train.steps", self.train.steps)?;
         positive("train.log_every", self.train.log_every)?;
         self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;
@@ -184,10 +171,15 @@ impl Recipe {
         positive("sample.steps", self.sample.steps as u64)?;
         positive("sample.samples", self.sample.samples as u64)?;
         positive("sample.batch_size", self.sample.batch_size as u64)?;
-        if let SamplerConfig::Ddim { eta } = self.sample.sampler
-            && !(0.0..=1.0).contains(&eta)
+        self.sample.sampler.build().map_err(|e| e.within("sample.sampler"))?;
+        if self.sample.sampler == (SamplerConfig::Ddpm { variance: Variance::Learned })
+            && self.objective.variance_bound.is_none()
         {
-            return Err(Error::config("sample.sampler.eta", format!("{eta} is not in [0, 1]")));
+            let reason = "learned: the model learns none; set objective.variance_bound = 0.001";
+            return Err(Error::config("sample.sampler.variance", reason));
+        }
+        for steps in [self.sample.steps, self.monitor.sampling_steps] {
+            self.sample.grid.times(&loss.schedule, steps).map_err(|e| e.within("sample.grid"))?;
         }
         positive("checkpoint.every", self.checkpoint.every)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)

@@ -63,7 +63,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = || -> Result<()> {
-        let images = generate(model.as_ref(), &recipe.sample, shape, 0..n as u64, seed, device);
+        let images = generate(model.as_ref(), &recipe.sample, shape, 0..n as u64, seed, device)?;
         let bytes = to_bytes(&images).to_device(Device::Cpu);
         (0..n).try_for_each(|i| save_png(&bytes.get(i as i64), &out.join(format!("{i:05}.png"))))?;
         save_grid(&images, &out.join("grid.png"))

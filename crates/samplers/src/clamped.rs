@@ -14,7 +14,12 @@ pub struct Clamped<'a> {
 
 impl Denoiser for Clamped<'_> {
     fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
-        self.inner.denoise(x_t, t, cond).clamp(-self.limit, self.limit)
+        self.denoise_with_variance(x_t, t, cond).0
+    }
+
+    fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let (hat, variance) = self.inner.denoise_with_variance(x_t, t, cond);
+        (hat.clamp(-self.limit, self.limit), variance)
     }
 
     fn schedule(&self) -> &dyn NoiseSchedule {

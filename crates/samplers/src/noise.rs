@@ -1,6 +1,6 @@
 //! Noise that belongs to a sample, not to a batch.
 
-use heldout_core::{NoiseStream, stream};
+use heldout_core::{NoiseSchedule, NoiseStream, stream};
 use tch::{Device, Kind, Tensor};
 
 /// Sample number `first + i` at step `k` gets the noise of `(seed, k, first + i)`, whatever batch it is in.
@@ -15,9 +15,19 @@ pub struct SeededNoise {
 }
 
 impl SeededNoise {
-    /// `x_t` at time 1: unit Gaussian noise `[n, ..shape]`, f32.
-    pub fn start(&self, n: usize, shape: &[i64], device: Device) -> Tensor {
-        self.rows("initial noise", 0, n, shape, Kind::Float).to_device(device)
+    /// What sampling from time `t` starts from, `[n, ..shape]`, f32: Gaussian noise with the standard deviation of `x_t`
+    /// for data of unit variance. It is 1 on variance-preserving schedules and for straight lines from time 1.
+    pub fn start(
+        &self,
+        schedule: &dyn NoiseSchedule,
+        t: f64,
+        n: usize,
+        shape: &[i64],
+        device: Device,
+    ) -> Tensor {
+        let m = schedule.marginal(&Tensor::from_slice(&[t]).to_device(device));
+        let std = (m.alpha.square() + m.sigma.square()).sqrt().double_value(&[0]);
+        self.rows("initial noise", 0, n, shape, Kind::Float).to_device(device) * std
     }
 
     fn rows(&self, purpose: &str, step: u64, n: usize, shape: &[i64], kind: Kind) -> Tensor {

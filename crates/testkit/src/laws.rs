@@ -186,7 +186,7 @@ pub fn check_sampler<N: NoiseStream>(
         let mut seen = 0;
         let mut stream = noise(first as u64);
         let cond = Cond::default();
-        let out = sampler.sample(&denoiser, x, &times, &cond, &mut stream, &mut |_| seen += 1);
+        let out = sampler.sample(&denoiser, x, &times, &cond, &mut stream, &mut |_| seen += 1).unwrap();
         assert!(seen > 0, "nobody was shown a step");
         out
     };

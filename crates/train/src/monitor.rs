@@ -9,7 +9,7 @@ use tch::Tensor;
 /// Draws samples every `every` steps and measures how many are copies, beside the floor.
 pub struct MemorizationMonitor {
     /// `n` samples `[n, C, H, W]` of the model as it stands, the same initial noise every time.
-    pub generate: Box<dyn Fn(usize) -> Tensor>,
+    pub generate: Box<dyn Fn(usize) -> Result<Tensor>>,
     /// How many.
     pub samples: usize,
     /// How often, in steps; the last step is left to the final evaluation.
@@ -49,7 +49,7 @@ impl Observer for MemorizationMonitor {
         }
         let generated = {
             let _guard = update.eval_weights();
-            (self.generate)(self.samples)
+            (self.generate)(self.samples)?
         };
         let sets = FeatureSets { generated: &generated, train: &self.train, held_out: &self.held_out };
         for metric in &self.metrics {
