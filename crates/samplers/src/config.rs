@@ -40,12 +40,16 @@ pub enum SamplerConfig {
         churn: Churn,
     },
     /// [`DpmSolver2m`].
+    #[serde(rename = "dpm_solver_2m")]
     DpmSolver2m,
     /// [`DpmSolver2mSde`].
+    #[serde(rename = "dpm_solver_2m_sde")]
     DpmSolver2mSde,
     /// [`DpmSolver2s`].
+    #[serde(rename = "dpm_solver_2s")]
     DpmSolver2s,
     /// [`UniPc`].
+    #[serde(rename = "unipc")]
     UniPc {
         /// 1 to 3.
         order: usize,
