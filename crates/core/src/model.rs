@@ -135,6 +135,20 @@ pub trait Denoiser: Debug {
     }
 }
 
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
+        (**self).denoise(x_t, t, cond)
+    }
+
+    fn schedule(&self) -> &dyn NoiseSchedule {
+        (**self).schedule()
+    }
+
+    fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        (**self).denoise_with_variance(x_t, t, cond)
+    }
+}
+
 /// Network, parameterisation and schedule: a model.
 #[derive(Debug)]
 pub struct Preconditioned {

@@ -19,6 +19,34 @@ impl Cond {
         Self { label: clone(&self.label), context: clone(&self.context) }
     }
 
+    /// The rows of all of these, one after another; `None` if they do not fit together.
+    pub fn cat(all: &[Self]) -> Option<Self> {
+        let join = |field: fn(&Self) -> &Option<Tensor>| -> Option<Option<Tensor>> {
+            let parts: Vec<&Tensor> = all.iter().filter_map(|c| field(c).as_ref()).collect();
+            let fits =
+                parts.iter().all(|t| t.size()[1..] == parts[0].size()[1..] && t.kind() == parts[0].kind());
+            match parts.len() {
+                0 => Some(None),
+                n if n == all.len() && fits => Some(Some(Tensor::cat(&parts, 0))),
+                _ => None,
+            }
+        };
+        Some(Self { label: join(|c| &c.label)?, context: join(|c| &c.context)? })
+    }
+
+    /// One row as `rows` rows; as many as that stay as they are.
+    #[must_use]
+    pub fn expand(&self, rows: i64) -> Self {
+        let wide = |t: &Option<Tensor>| {
+            t.as_ref().map(|t| {
+                let mut size = t.size();
+                size[0] = rows;
+                t.expand(size, false)
+            })
+        };
+        Self { label: wide(&self.label), context: wide(&self.context) }
+    }
+
     /// Rows `start..start + len` of the batch.
     #[must_use]
     pub fn narrow(&self, start: i64, len: i64) -> Self {
@@ -83,6 +111,19 @@ impl Marginal {
             d_alpha: rows(&self.d_alpha),
             d_sigma: rows(&self.d_sigma),
             noise_label: rows(&self.noise_label),
+        }
+    }
+
+    /// One row as `rows` rows.
+    #[must_use]
+    pub fn expand(&self, rows: i64) -> Self {
+        let wide = |t: &Tensor| t.expand([rows], false);
+        Self {
+            alpha: wide(&self.alpha),
+            sigma: wide(&self.sigma),
+            d_alpha: wide(&self.d_alpha),
+            d_sigma: wide(&self.d_sigma),
+            noise_label: wide(&self.noise_label),
         }
     }
 

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod clamped;
 mod config;
 mod ddim;
 mod ddpm;
@@ -8,13 +7,16 @@ mod diffusers;
 mod dormand_prince;
 mod dpm_solver;
 mod edm;
+mod guidance;
+mod likelihood;
 mod lms;
 mod noise;
+mod ode;
+mod probability_flow;
 mod time_grid;
 mod unipc;
 mod walk;
 
-pub use clamped::Clamped;
 pub use config::SamplerConfig;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
@@ -22,6 +24,11 @@ pub use diffusers::DiffusersScheduler;
 pub use dormand_prince::DormandPrince;
 pub use dpm_solver::{DpmSolver2m, DpmSolver2mSde, DpmSolver2s};
 pub use edm::{Churn, Euler, Heun};
+pub use guidance::{
+    And, Autoguidance, Clamped, ClassifierFree, ClassifierGuidance, EmbeddingDistance, EmbeddingScore,
+    LimitedInterval, LogProbability, Or, RandomAffine, Rescale, ScoreGuidance, Weighted, XStartScore,
+};
+pub use likelihood::{Likelihood, VariationalBound};
 pub use lms::Lms;
 pub use noise::SeededNoise;
 pub use time_grid::{GridEnds, TimeGrid};

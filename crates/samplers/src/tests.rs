@@ -1,6 +1,8 @@
 //! Laws, and identities between samplers.
 
 mod errors;
+mod guidance;
+mod likelihood;
 mod order;
 mod trajectories;
 

@@ -82,18 +82,6 @@ impl<'a> Walk<'a> {
         self.times.len() - 1
     }
 
-    pub(crate) fn time(&self, i: usize) -> f64 {
-        self.times[i]
-    }
-
-    pub(crate) fn denoiser(&self) -> &'a dyn Denoiser {
-        self.denoiser
-    }
-
-    pub(crate) fn cond(&self) -> &'a Cond {
-        self.cond
-    }
-
     /// `x_start_hat` at the grid's level `i`, which is shown to the watcher.
     pub(crate) fn denoise(&mut self, i: usize, x: &Tensor) -> Tensor {
         let hat = self.denoiser.denoise(x, &self.grid.at(i), self.cond);
@@ -137,7 +125,7 @@ pub(crate) fn finish(x: Tensor) -> Result<Tensor> {
     Ok(x)
 }
 
-fn finite(x: &Tensor, name: &str, what: &str) -> Result<()> {
+pub(crate) fn finite(x: &Tensor, name: &str, what: &str) -> Result<()> {
     // One reduction: the sum of a set with a NaN or an infinity is one.
     if x.sum(Kind::Double).double_value(&[]).is_finite() {
         return Ok(());
@@ -160,7 +148,7 @@ fn check_times(times: &[f64]) -> Result<()> {
     Ok(())
 }
 
-fn check_batch(batch: i64, cond: &Cond) -> Result<()> {
+pub(crate) fn check_batch(batch: i64, cond: &Cond) -> Result<()> {
     if batch == 0 {
         return Err(Error::config("x", "holds no sample"));
     }

@@ -5,14 +5,14 @@ use tch::Tensor;
 
 /// `x_start_hat` cut to `[-limit, limit]`; Saharia et al. 2022 (Imagen), section 2.3, static thresholding.
 #[derive(Debug)]
-pub struct Clamped<'a> {
+pub struct Clamped<D> {
     /// The model.
-    pub inner: &'a dyn Denoiser,
+    pub inner: D,
     /// Half the range of the data: 1 for images in `[-1, 1]`.
     pub limit: f64,
 }
 
-impl Denoiser for Clamped<'_> {
+impl<D: Denoiser> Denoiser for Clamped<D> {
     fn denoise(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> Tensor {
         self.denoise_with_variance(x_t, t, cond).0
     }
