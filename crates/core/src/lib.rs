@@ -17,7 +17,7 @@ pub use error::{Error, Result};
 pub use metric::{Estimate, FeatureExtractor, FeatureSets, Measurement, Metric};
 pub use model::{
     Adapted, Adapter, Autoencoder, Backbone, Denoiser, Input, NoiseSchedule, Parameterization,
-    Preconditioned, Probe, Recorder, Residuals, Site,
+    Preconditioned, Prepared, Probe, Recorder, Residuals, Site,
 };
 pub use params::{EvalWeights, Params};
 pub use sampler::{NoiseStream, Sampler, Step};
@@ -28,4 +28,4 @@ pub use training::{
     Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled,
     Update, View, Weighting,
 };
-pub use values::{Batch, Cond, Marginal, Noised, Posterior, Scalings, like, mean_flat};
+pub use values::{Batch, Cond, Marginal, Noised, Posterior, Scalings, combine, like, mean_flat};

@@ -1,6 +1,6 @@
 //! Schedules, parameterisations, networks and what they make together: a denoiser.
 
-use crate::{Cond, Marginal, Scalings, like};
+use crate::{Cond, Marginal, Scalings, combine, like};
 use std::fmt::Debug;
 use std::rc::Rc;
 use tch::Tensor;
@@ -133,6 +133,19 @@ pub trait Denoiser: Debug {
     fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         (self.denoise(x_t, t, cond), None)
     }
+    /// The same model made ready for times `t` `[N]`, f64, each shared by all rows of states like `x` `[B, C, H, W]`: what
+    /// depends on time alone is computed once. `None` where nothing is gained.
+    fn prepare<'a>(&'a self, _t: &Tensor, _x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+        None
+    }
+}
+
+/// A denoiser that was made ready for certain times.
+///
+/// Law: the same as [`Denoiser::denoise_with_variance`] at that time, but for rounding.
+pub trait Prepared {
+    /// At the `i`th time.
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>);
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &D {
@@ -146,6 +159,10 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
 
     fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         (**self).denoise_with_variance(x_t, t, cond)
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+        (**self).prepare(t, x)
     }
 }
 
@@ -192,6 +209,41 @@ impl Denoiser for Preconditioned {
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.schedule.as_ref()
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+        let s = self.parameterization.scalings(&self.schedule.marginal(t));
+        let host = |c: &Tensor| Vec::<f64>::try_from(c).ok();
+        let noise_level = s.c_noise.to_kind(x.kind()).unsqueeze(1).expand([-1, x.size()[0]], false);
+        Some(Box::new(PreparedModel {
+            backbone: self.backbone.as_ref(),
+            noise_level: noise_level.contiguous(),
+            c_skip: host(&s.c_skip)?,
+            c_out: host(&s.c_out)?,
+            c_in: host(&s.c_in)?,
+        }))
+    }
+}
+
+/// [`Preconditioned`] with its scalings for certain times.
+struct PreparedModel<'a> {
+    backbone: &'a dyn Backbone,
+    /// `[N, B]`.
+    noise_level: Tensor,
+    c_skip: Vec<f64>,
+    c_out: Vec<f64>,
+    c_in: Vec<f64>,
+}
+
+impl Prepared for PreparedModel<'_> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let scaled = (self.c_in[i] != 1.0).then(|| x_t * self.c_in[i]);
+        let noise_level = self.noise_level.get(i as i64);
+        let input =
+            Input { x: scaled.as_ref().unwrap_or(x_t), noise_level: &noise_level, cond, train: false };
+        let raw = self.backbone.forward(input, &mut ());
+        let (raw, variance) = Preconditioned::parts(raw, x_t);
+        (combine([(self.c_out[i], &raw), (self.c_skip[i], x_t)]), variance)
     }
 }
 

@@ -233,6 +233,38 @@ pub fn like(c: &Tensor, x: &Tensor) -> Tensor {
     c.view(shape.as_slice()).to_kind(x.kind())
 }
 
+/// `sum_i c_i x_i`, `[B, ..]`; terms of weight 0 are not computed.
+///
+/// One kernel for each term: a scaled mean grows by linear interpolation, as long as no sum of weights comes near 0, where
+/// that would lose digits.
+///
+/// # Panics
+/// Without a term.
+pub fn combine<'a>(terms: impl IntoIterator<Item = (f64, &'a Tensor)>) -> Tensor {
+    let mut terms = terms.into_iter();
+    let (mut weight, first) = terms.next().expect("at least one term");
+    let (mut mean, mut owned) = (first.shallow_clone(), false);
+    for (c, x) in terms.filter(|(c, _)| *c != 0.0) {
+        let sum = weight + c;
+        if sum.abs() < 0.5 * weight.abs().max(c.abs()) {
+            mean = mean * weight + x * c;
+            weight = 1.0;
+        } else if owned {
+            let _ = mean.lerp_(x, c / sum);
+            weight = sum;
+        } else {
+            mean = mean.lerp(x, c / sum);
+            weight = sum;
+        }
+        owned = true;
+    }
+    match (weight == 1.0, owned) {
+        (true, _) => mean,
+        (false, true) => mean.g_mul_scalar_(weight),
+        (false, false) => mean * weight,
+    }
+}
+
 /// Mean over everything but the batch: `[B, ..] -> [B]`, f32.
 pub fn mean_flat(x: &Tensor) -> Tensor {
     x.reshape([x.size()[0], -1]).mean_dim(1i64, false, Kind::Float)

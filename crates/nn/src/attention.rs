@@ -3,8 +3,11 @@
 use crate::layers::{group_norm, linear};
 use tch::{Device, Tensor, nn};
 
-/// Above this many numbers in the score matrix, the CPU goes by libtorch's blockwise kernel: it needs less memory, and
-/// below it the two batched products are faster (`cargo bench -p heldout-nn`; docs/log.md has the figures).
+/// Heads up to this width give libtorch's blockwise CPU kernel little arithmetic for its bookkeeping: two batched products
+/// make a whole training step about a tenth faster, for more memory; wider ones, and larger score matrices, it does better
+/// (`cargo bench -p heldout-nn`, `-p heldout-unet`; docs/log.md has the figures).
+const SMALL_HEAD: i64 = 8;
+/// Numbers in the score matrix up to which that holds.
 const CPU_SCORES: i64 = 1 << 24;
 
 /// `softmax(q k^T / sqrt(D)) v` for `[B, heads, L, D]`; Vaswani et al. 2017, Eq. 1.
@@ -14,7 +17,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     let size = q.size();
     let (batch, heads, length, width) = (size[0], size[1], size[2], size[3]);
     let scores = batch * heads * length * k.size()[2];
-    if q.device() != Device::Cpu || scores > CPU_SCORES {
+    if q.device() != Device::Cpu || width > SMALL_HEAD || scores > CPU_SCORES {
         return Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, false, None, false);
     }
     let scaled = q * (width as f64).powf(-0.5);

@@ -1,7 +1,7 @@
 //! Denoising diffusion implicit models.
 
-use crate::walk::{Walk, combine, finish, straight};
-use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step};
+use crate::walk::{Walk, finish, straight};
+use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step, combine};
 use tch::Tensor;
 
 /// Song et al. 2021 (DDIM), Eq. 12 and 16, in terms of `x_start_hat`, on any schedule.

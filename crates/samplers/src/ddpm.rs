@@ -1,7 +1,7 @@
 //! Ancestral sampling.
 
-use crate::walk::{Walk, combine, finish};
-use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step};
+use crate::walk::{Walk, finish};
+use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step, combine};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 

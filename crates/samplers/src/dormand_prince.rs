@@ -2,8 +2,8 @@
 
 use crate::ode::{Tolerance, integrate};
 use crate::probability_flow::{LEAST, level, slope};
-use crate::walk::{Walk, combine, finish, straight};
-use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step, like};
+use crate::walk::{Walk, finish, straight};
+use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step, combine, like};
 use tch::Tensor;
 
 /// Dormand and Prince 1980, order 5 with an error estimate of order 4, every sample with a step size of its own, so that

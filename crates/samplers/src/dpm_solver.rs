@@ -1,7 +1,7 @@
 //! DPM-Solver++: exponential integrators of order 2 in `lambda`, half the log SNR.
 
-use crate::walk::{Walk, combine, finish, straight};
-use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step};
+use crate::walk::{Walk, finish, straight};
+use heldout_core::{Cond, Denoiser, NoiseStream, Result, Sampler, Step, combine};
 use tch::Tensor;
 
 /// DPM-Solver++(2M): order 2, one evaluation a step; Lu et al. 2022 (DPM-Solver++), Algorithm 2.

@@ -1,7 +1,7 @@
 //! Euler's and Heun's method in `sigma / alpha`, with and without churn.
 
-use crate::walk::{Walk, combine, finish, straight};
-use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step};
+use crate::walk::{Walk, finish, straight};
+use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step, combine};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -89,13 +89,13 @@ impl Sampler for Heun {
                 return step.euler;
             }
             let end = walk.denoise_inside(&walk.grid, step.index + 1, &step.euler);
-            // Half the way by the noise estimate at each end.
+            // Half the way by the noise estimate at each end. Euler's step says the first, but in fewer digits.
             let half = (next_sigma - next_alpha * sigma / alpha) / 2.0;
             combine([
                 (next_alpha / alpha + half / sigma, &step.x),
                 (-half * alpha / sigma, &step.x_start_hat),
-                (half / next_sigma, &step.euler),
                 (-half * next_alpha / next_sigma, &end),
+                (half / next_sigma, &step.euler),
             ])
         })
     }

@@ -1,7 +1,7 @@
 //! Linear multistep in `sigma / alpha`.
 
-use crate::walk::{Levels, Walk, combine, finish};
-use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step};
+use crate::walk::{Levels, Walk, finish};
+use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step, combine};
 use std::collections::VecDeque;
 use tch::Tensor;
 
@@ -39,11 +39,9 @@ impl Sampler for Lms {
                 noises.clear();
                 continue;
             }
-            let mut next = &x * (next_alpha / alpha);
-            for (k, noise) in noises.iter().enumerate() {
-                next += noise * (next_alpha * integral(&walk.grid, i, noises.len(), k));
-            }
-            x = next;
+            let weight = |k| next_alpha * integral(&walk.grid, i, noises.len(), k);
+            let noises = noises.iter().enumerate().map(|(k, noise)| (weight(k), noise));
+            x = combine(std::iter::once((next_alpha / alpha, &x)).chain(noises));
         }
         finish(x)
     }
@@ -51,7 +49,7 @@ impl Sampler for Lms {
 
 /// Integral from level `i` to the next of the `k`th Lagrange polynomial on the last `order` levels: two Gauss points are
 /// exact for cubics.
-fn integral(grid: &Levels, i: usize, order: usize, k: usize) -> f64 {
+fn integral(grid: &Levels<'_>, i: usize, order: usize, k: usize) -> f64 {
     let node = |k: usize| grid.ratio(i - k);
     let (from, to) = (grid.ratio(i), grid.ratio(i + 1));
     let basis = |s: f64| -> f64 {

@@ -145,7 +145,9 @@ impl TimeGrid {
             }
             Self::WithoutLast { inner } => {
                 let mut times = inner.times(schedule, steps + 1)?;
-                times.remove(steps);
+                if times.len() > 2 {
+                    times.remove(times.len() - 2);
+                }
                 times
             }
             _ => {
@@ -228,7 +230,7 @@ impl GridEnds {
             Self::Sigma { min, max } => (*min, *max),
             Self::Of { grid } => {
                 let ratio = ratios(schedule, &grid.times(schedule, steps)?)?;
-                (ratio[steps - 1], ratio[0])
+                (ratio[ratio.len() - 2], ratio[0])
             }
         };
         if min > 0.0 && min <= max && max.is_finite() {

@@ -1,7 +1,7 @@
 //! UniPC: a predictor and a corrector from the same evaluations.
 
 use crate::walk::{Levels, Walk, finish};
-use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step};
+use heldout_core::{Cond, Denoiser, Error, NoiseStream, Result, Sampler, Step, combine};
 use std::collections::VecDeque;
 use tch::Tensor;
 
@@ -61,7 +61,7 @@ struct Multistep {
 
 impl Multistep {
     /// From level `i` to the next; Zhao et al. 2023, Eq. 3, 8 and 9 for `x_start_hat`.
-    fn new(grid: &Levels, i: usize, order: usize, corrects: bool) -> Self {
+    fn new(grid: &Levels<'_>, i: usize, order: usize, corrects: bool) -> Self {
         let ((_, sigma), (next_alpha, next_sigma)) = (grid.pair(i), grid.pair(i + 1));
         let lambda = |i| grid.half_log_snr(i);
         let h = lambda(i + 1) - lambda(i);
@@ -95,17 +95,10 @@ impl Multistep {
     /// `history` starts with the estimate of the level that the step starts from.
     fn step(&self, x: &Tensor, history: &VecDeque<Tensor>, next: Option<&Tensor>) -> Tensor {
         let first = self.first - self.differences.iter().sum::<f64>();
-        let mut sum = x * self.kept;
-        sum += &history[0] * first;
-        for (c, m) in self.differences.iter().zip(history.iter().skip(1).take(self.before(next)).chain(next))
-        {
-            sum += m * *c;
-        }
-        sum
-    }
-
-    fn before(&self, next: Option<&Tensor>) -> usize {
-        self.differences.len() - usize::from(next.is_some())
+        let before = self.differences.len() - usize::from(next.is_some());
+        let nodes = history.iter().skip(1).take(before).chain(next);
+        let differences = self.differences.iter().copied().zip(nodes);
+        combine([(self.kept, x), (first, &history[0])].into_iter().chain(differences))
     }
 }
 

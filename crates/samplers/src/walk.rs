@@ -1,24 +1,25 @@
 //! The loop that every sampler shares: a checked grid, its schedule constants on the host, and the model's estimates.
 
-use heldout_core::{Cond, Denoiser, Error, Marginal, Posterior, Result, Step};
+use heldout_core::{Cond, Denoiser, Error, Marginal, Posterior, Prepared, Result, Step};
 use tch::{Kind, Tensor};
 
 /// Levels of noise: times for the network, constants for the arithmetic.
-#[derive(Debug)]
-pub(crate) struct Levels {
+pub(crate) struct Levels<'a> {
     /// `[N, B]`, f64, on the device of the states.
     times: Tensor,
+    /// The model, ready for them.
+    prepared: Option<Box<dyn Prepared + 'a>>,
     pub(crate) alpha: Vec<f64>,
     pub(crate) sigma: Vec<f64>,
 }
 
-impl Levels {
-    /// `t` `[N]`, f64.
-    fn new(denoiser: &dyn Denoiser, t: &Tensor, batch: i64) -> Result<(Self, Marginal)> {
+impl<'a> Levels<'a> {
+    /// `t` `[N]`, f64, for states like `x`.
+    fn new(denoiser: &'a dyn Denoiser, t: &Tensor, x: &Tensor) -> Result<(Self, Marginal)> {
         let m = denoiser.schedule().marginal(t);
         let (alpha, sigma) = (Vec::try_from(&m.alpha)?, Vec::try_from(&m.sigma)?);
-        let times = t.unsqueeze(1).expand([-1, batch], false).contiguous();
-        Ok((Self { times, alpha, sigma }, m))
+        let times = t.unsqueeze(1).expand([-1, x.size()[0]], false).contiguous();
+        Ok((Self { times, prepared: denoiser.prepare(t, x), alpha, sigma }, m))
     }
 
     /// Half the log SNR, the `lambda` of the DPM-Solver papers.
@@ -36,8 +37,17 @@ impl Levels {
         (self.alpha[i], self.sigma[i])
     }
 
-    fn at(&self, i: usize) -> Tensor {
-        self.times.get(i as i64)
+    fn denoise(
+        &self,
+        denoiser: &dyn Denoiser,
+        i: usize,
+        x: &Tensor,
+        cond: &Cond,
+    ) -> (Tensor, Option<Tensor>) {
+        match &self.prepared {
+            Some(prepared) => prepared.denoise_with_variance(i, x, cond),
+            None => denoiser.denoise_with_variance(x, &self.times.get(i as i64), cond),
+        }
     }
 }
 
@@ -47,9 +57,10 @@ pub(crate) struct Walk<'a> {
     cond: &'a Cond,
     watch: &'a mut dyn FnMut(Step<'_>),
     times: &'a [f64],
-    pub(crate) grid: Levels,
+    pub(crate) grid: Levels<'a>,
     marginal: Marginal,
-    batch: i64,
+    /// Says what states are like.
+    like: Tensor,
 }
 
 impl<'a> Walk<'a> {
@@ -66,7 +77,7 @@ impl<'a> Walk<'a> {
         check_batch(batch, cond)?;
         finite(x, "x", "the state that sampling starts from")?;
         let t = Tensor::from_slice(times).to_device(x.device());
-        let (grid, marginal) = Levels::new(denoiser, &t, batch)?;
+        let (grid, marginal) = Levels::new(denoiser, &t, x)?;
         let last = times.len() - 1;
         if let Some(i) = (0..last).find(|i| grid.sigma[*i] <= 0.0) {
             let reason = format!("{} is clean data on this schedule, and is not the last", times[i]);
@@ -75,7 +86,7 @@ impl<'a> Walk<'a> {
         if !grid.alpha.iter().chain(&grid.sigma).all(|c| c.is_finite()) {
             return Err(Error::config("times", "the schedule is not finite on them"));
         }
-        Ok(Self { denoiser, cond, watch, times, grid, marginal, batch })
+        Ok(Self { denoiser, cond, watch, times, grid, marginal, like: x.shallow_clone() })
     }
 
     pub(crate) fn steps(&self) -> usize {
@@ -84,14 +95,12 @@ impl<'a> Walk<'a> {
 
     /// `x_start_hat` at the grid's level `i`, which is shown to the watcher.
     pub(crate) fn denoise(&mut self, i: usize, x: &Tensor) -> Tensor {
-        let hat = self.denoiser.denoise(x, &self.grid.at(i), self.cond);
-        self.show(i, x, &hat);
-        hat
+        self.denoise_with_variance(i, x).0
     }
 
     /// The same with the variance of a model that learned it.
     pub(crate) fn denoise_with_variance(&mut self, i: usize, x: &Tensor) -> (Tensor, Option<Tensor>) {
-        let (hat, variance) = self.denoiser.denoise_with_variance(x, &self.grid.at(i), self.cond);
+        let (hat, variance) = self.grid.denoise(self.denoiser, i, x, self.cond);
         self.show(i, x, &hat);
         (hat, variance)
     }
@@ -101,15 +110,15 @@ impl<'a> Walk<'a> {
     }
 
     /// `x_start_hat` within a step.
-    pub(crate) fn denoise_inside(&self, levels: &Levels, i: usize, x: &Tensor) -> Tensor {
-        self.denoiser.denoise(x, &levels.at(i), self.cond)
+    pub(crate) fn denoise_inside(&self, levels: &Levels<'_>, i: usize, x: &Tensor) -> Tensor {
+        levels.denoise(self.denoiser, i, x, self.cond).0
     }
 
     /// Levels with these half log SNRs, for stages between the grid times.
-    pub(crate) fn levels(&self, half_log_snr: &[f64]) -> Result<Levels> {
+    pub(crate) fn levels(&self, half_log_snr: &[f64]) -> Result<Levels<'a>> {
         let log_snr = Tensor::from_slice(half_log_snr).to_device(self.grid.times.device()) * 2.0;
         let t = self.denoiser.schedule().time_of(&log_snr).clamp(0.0, 1.0);
-        Ok(Levels::new(self.denoiser, &t, self.batch)?.0)
+        Ok(Levels::new(self.denoiser, &t, &self.like)?.0)
     }
 
     /// `q(x_next | x_now, x_start)` of every step; fields `[N]`.
@@ -159,16 +168,6 @@ pub(crate) fn check_batch(batch: i64, cond: &Cond) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// `sum_i c_i x_i`; later terms without weight are not computed.
-pub(crate) fn combine<const N: usize>(terms: [(f64, &Tensor); N]) -> Tensor {
-    let (c, x) = terms[0];
-    let mut sum = x * c;
-    for (c, x) in terms.into_iter().skip(1).filter(|(c, _)| *c != 0.0) {
-        sum += x * c;
-    }
-    sum
 }
 
 /// Weights of `x_t` and `x_start_hat` in the straight step between two levels: Euler's in `sigma / alpha`, the

@@ -19,6 +19,19 @@ use std::path::Path;
 /// carry `x_t / alpha`), with these differences, each a rounding or a stand-in of theirs: networks are told the time of a
 /// level between two steps, not its rounded step; where they put `alpha^2 = 2^-24` for pure noise we have pure noise; `DDIMScheduler` with `linspace` steps to times that its next step does not start from, and we visit
 /// the grid.
+///
+/// ```
+/// use heldout_samplers::DiffusersScheduler;
+///
+/// let text = r#"{"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+///     "beta_end": 0.012, "timestep_spacing": "leading", "steps_offset": 1}"#;
+/// let scheduler = DiffusersScheduler::parse(text)?;
+/// let schedule = scheduler.schedule.build()?;
+/// let times = scheduler.grid.times(&schedule, 20)?; // for `scheduler.sampler.build()?.sample(..)`
+/// assert_eq!(DiffusersScheduler::parse(&scheduler.to_json()?)?, scheduler);
+/// # assert_eq!(times.len(), 21);
+/// # Ok::<(), heldout_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffusersScheduler {
     /// The forward process.

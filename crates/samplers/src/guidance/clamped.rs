@@ -1,6 +1,6 @@
 //! Static thresholding.
 
-use heldout_core::{Cond, Denoiser, NoiseSchedule};
+use heldout_core::{Cond, Denoiser, NoiseSchedule, Prepared};
 use tch::Tensor;
 
 /// `x_start_hat` cut to `[-limit, limit]`; Saharia et al. 2022 (Imagen), section 2.3, static thresholding.
@@ -24,5 +24,21 @@ impl<D: Denoiser> Denoiser for Clamped<D> {
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.inner.schedule()
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(PreparedClamped { inner: self.inner.prepare(t, x)?, limit: self.limit }))
+    }
+}
+
+struct PreparedClamped<'a> {
+    inner: Box<dyn Prepared + 'a>,
+    limit: f64,
+}
+
+impl Prepared for PreparedClamped<'_> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let (hat, variance) = self.inner.denoise_with_variance(i, x_t, cond);
+        (hat.clamp(-self.limit, self.limit), variance)
     }
 }

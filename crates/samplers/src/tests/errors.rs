@@ -92,6 +92,12 @@ fn bad_settings_are_named() {
     says(TimeGrid::default().times(&Flow, 0), &["steps", "0"]);
     says(TimeGrid::Linspace { train_steps: 10 }.times(&Flow, 11), &["steps", "11", "10"]);
     says(TimeGrid::Linear { first: 1.5 }.times(&Flow, 3), &["steps", "3"]);
+    let short = TimeGrid::EndingAt { inner: Box::default(), last: 0.6 };
+    assert_eq!(short.times(&Flow, 4).unwrap(), [1.0, 0.75, 0.6]);
+    let ends =
+        GridEnds::Of { grid: Box::new(TimeGrid::StartingAt { inner: Box::new(short.clone()), first: 0.9 }) };
+    assert_eq!(TimeGrid::UniformLogSnr { ends }.times(&Flow, 4).unwrap().len(), 5);
+    TimeGrid::WithoutLast { inner: Box::new(short) }.times(&Flow, 1).unwrap();
     let ends = GridEnds::Of { grid: Box::default() };
     says(TimeGrid::Karras { rho: 7.0, ends: ends.clone() }.times(&Flow, 3), &["ends", "inf"]);
     says(TimeGrid::Karras { rho: -1.0, ends }.times(&Flow, 3), &["rho", "-1"]);

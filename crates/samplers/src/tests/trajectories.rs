@@ -5,11 +5,11 @@ use crate::{
     Churn, Clamped, DiffusersScheduler, DpmSolver2s, Euler, GridEnds, Heun, Lms, SamplerConfig, TimeGrid,
 };
 use heldout_core::{Backbone, Cond, Denoiser, Input, NoiseSchedule, Preconditioned, Probe, Sampler, like};
-use heldout_schedules::Edm;
-use heldout_testkit::{Golden, close};
+use heldout_schedules::{Edm, Prediction, Trigonometric};
+use heldout_testkit::{Golden, check_denoiser, close};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 #[derive(Deserialize)]
 struct Case {
@@ -121,6 +121,27 @@ fn single_steps(
         ours.push(super::run(sampler, model, &states.get(i as i64), &times));
     }
     Tensor::stack(&ours, 0)
+}
+
+#[test]
+fn models_keep_the_laws_of_a_denoiser() {
+    let predictions = [
+        Prediction::Epsilon,
+        Prediction::XStart,
+        Prediction::V,
+        Prediction::Velocity,
+        Prediction::Edm { sigma_data: 0.5 },
+    ];
+    let x = Tensor::randn([5, 1, 2, 2], (Kind::Double, Device::Cpu));
+    for prediction in predictions {
+        let model = Preconditioned {
+            backbone: Box::new(Tanh { time: 0.1, learned: true }),
+            parameterization: Box::new(prediction),
+            schedule: Box::new(Trigonometric),
+        };
+        check_denoiser(&model, &x, &Cond::default());
+        check_denoiser(&Clamped { inner: &model, limit: 0.5 }, &x, &Cond::default());
+    }
 }
 
 /// A denoiser in the coordinates of EDM, as in `make_k_diffusion.py`.
