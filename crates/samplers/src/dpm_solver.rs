@@ -29,28 +29,43 @@ fn extended(walk: &Walk<'_>, i: usize) -> Option<(f64, f64)> {
     (ratio.is_finite() && before.is_finite()).then_some((1.0 + ratio, -ratio))
 }
 
+/// Steps from the last two estimates. `weights` says, from one level to the next, how much of the state is kept, and how much
+/// of the estimate and of fresh noise comes in.
+fn multistep(
+    mut walk: Walk<'_>,
+    mut x: Tensor,
+    noise: &mut dyn NoiseStream,
+    weights: impl Fn((f64, f64), (f64, f64)) -> (f64, f64, f64),
+) -> Result<Tensor> {
+    let mut before: Option<Tensor> = None;
+    for i in 0..walk.steps() {
+        let hat = walk.denoise(i, &x);
+        let (kept, clean, fresh) = weights(walk.grid.pair(i), walk.grid.pair(i + 1));
+        let mean = match before.as_ref().zip(extended(&walk, i)) {
+            Some((old, (a, b))) => combine([(kept, &x), (clean * a, &hat), (clean * b, old)]),
+            None => combine([(kept, &x), (clean, &hat)]),
+        };
+        x = if fresh > 0.0 { combine([(1.0, &mean), (fresh, &noise.draw(&x, i as u64))]) } else { mean };
+        before = Some(hat);
+    }
+    finish(x)
+}
+
 impl Sampler for DpmSolver2m {
     fn sample(
         &self,
         denoiser: &dyn Denoiser,
-        mut x: Tensor,
+        x: Tensor,
         times: &[f64],
         cond: &Cond,
-        _: &mut dyn NoiseStream,
+        noise: &mut dyn NoiseStream,
         watch: &mut dyn FnMut(Step<'_>),
     ) -> Result<Tensor> {
-        let mut walk = Walk::new(denoiser, &x, times, cond, watch)?;
-        let mut before: Option<Tensor> = None;
-        for i in 0..walk.steps() {
-            let hat = walk.denoise(i, &x);
-            let (kept, clean) = straight(walk.grid.pair(i), walk.grid.pair(i + 1));
-            x = match before.as_ref().zip(extended(&walk, i)) {
-                Some((old, (a, b))) => combine([(kept, &x), (clean * a, &hat), (clean * b, old)]),
-                None => combine([(kept, &x), (clean, &hat)]),
-            };
-            before = Some(hat);
-        }
-        finish(x)
+        let walk = Walk::new(denoiser, &x, times, cond, watch)?;
+        multistep(walk, x, noise, |now, next| {
+            let (kept, clean) = straight(now, next);
+            (kept, clean, 0.0)
+        })
     }
 }
 
@@ -58,29 +73,18 @@ impl Sampler for DpmSolver2mSde {
     fn sample(
         &self,
         denoiser: &dyn Denoiser,
-        mut x: Tensor,
+        x: Tensor,
         times: &[f64],
         cond: &Cond,
         noise: &mut dyn NoiseStream,
         watch: &mut dyn FnMut(Step<'_>),
     ) -> Result<Tensor> {
-        let mut walk = Walk::new(denoiser, &x, times, cond, watch)?;
-        let mut before: Option<Tensor> = None;
-        for i in 0..walk.steps() {
-            let hat = walk.denoise(i, &x);
-            let ((alpha, sigma), (next_alpha, next_sigma)) = (walk.grid.pair(i), walk.grid.pair(i + 1));
+        let walk = Walk::new(denoiser, &x, times, cond, watch)?;
+        multistep(walk, x, noise, |(alpha, sigma), (next_alpha, next_sigma)| {
             let decay = alpha * next_sigma / (next_alpha * sigma); // exp(-h)
-            let kept = next_sigma / sigma * decay;
-            let clean = next_alpha * (1.0 - decay * decay);
-            let mean = match before.as_ref().zip(extended(&walk, i)) {
-                Some((old, (a, b))) => combine([(kept, &x), (clean * a, &hat), (clean * b, old)]),
-                None => combine([(kept, &x), (clean, &hat)]),
-            };
-            let fresh = next_sigma * (1.0 - decay * decay).max(0.0).sqrt();
-            x = if fresh > 0.0 { combine([(1.0, &mean), (fresh, &noise.draw(&x, i as u64))]) } else { mean };
-            before = Some(hat);
-        }
-        finish(x)
+            let gone = 1.0 - decay * decay;
+            (next_sigma / sigma * decay, next_alpha * gone, next_sigma * gone.max(0.0).sqrt())
+        })
     }
 }
 

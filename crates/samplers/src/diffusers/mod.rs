@@ -76,6 +76,11 @@ impl DiffusersScheduler {
     }
 }
 
+fn train_steps(f: &mut Fields) -> Result<usize> {
+    let steps = f.take("num_train_timesteps", 1000)?;
+    if steps > 0 { Ok(steps) } else { Err(Error::config("num_train_timesteps", "0: at least 1 is needed")) }
+}
+
 /// Steps and betas.
 fn betas(
     f: &mut Fields,
@@ -84,7 +89,7 @@ fn betas(
     rescales: bool,
 ) -> Result<(NoiseScheduleConfig, usize)> {
     f.null("trained_betas")?;
-    let steps: usize = f.take("num_train_timesteps", 1000)?;
+    let steps = train_steps(f)?;
     let (beta_start, beta_end) = (f.take("beta_start", start)?, f.take("beta_end", end)?);
     let kind: String = f.take("beta_schedule", "linear".to_owned())?;
     let schedule = match kind.as_str() {
@@ -357,7 +362,7 @@ fn flow_match_euler(f: &mut Fields) -> Result<DiffusersScheduler> {
     f.off("use_beta_sigmas")?;
     f.null("shift_terminal")?;
     f.ignore(&["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"]);
-    let steps: usize = f.take("num_train_timesteps", 1000)?;
+    let steps = train_steps(f)?;
     let shift: f64 = f.take("shift", 1.0)?;
     // Its least sigma is shifted once when it is built and once more when the steps are set.
     let first = 1.0 / steps as f64;

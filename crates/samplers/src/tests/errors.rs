@@ -129,6 +129,7 @@ fn fields_of_diffusers_that_cannot_be_honoured_are_named() {
         ("DPMSolverMultistepScheduler", "\"prediction_type\": \"flow_prediction\"", &["prediction_type"]),
         ("UniPCMultistepScheduler", "\"solver_type\": \"bh1\"", &["solver_type", "bh1"]),
         ("FlowMatchEulerDiscreteScheduler", "\"use_dynamic_shifting\": true", &["use_dynamic_shifting"]),
+        ("FlowMatchEulerDiscreteScheduler", "\"num_train_timesteps\": 0", &["num_train_timesteps", "0"]),
         ("PNDMScheduler", "\"steps_offset\": 1", &["_class_name", "PNDMScheduler"]),
     ] {
         says(parse(class, field), words);
