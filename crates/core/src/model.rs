@@ -3,7 +3,7 @@
 use crate::{Cond, Marginal, Scalings, combine, like};
 use std::fmt::Debug;
 use std::rc::Rc;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// `alpha` and `sigma` as functions of time: 0 is data, 1 is noise.
 ///
@@ -133,9 +133,9 @@ pub trait Denoiser: Debug {
     fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         (self.denoise(x_t, t, cond), None)
     }
-    /// The same model made ready for times `t` `[N]`, f64, each shared by all rows of states like `x` `[B, C, H, W]`: what
-    /// depends on time alone is computed once. `None` where nothing is gained.
-    fn prepare<'a>(&'a self, _t: &Tensor, _x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+    /// The same model made ready for times `t` `[N]`, f64, each shared by all rows of states of this kind: what depends on
+    /// time alone is computed once. `None` where nothing is gained.
+    fn prepare<'a>(&'a self, _t: &Tensor, _kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
         None
     }
 }
@@ -161,8 +161,8 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
         (**self).denoise_with_variance(x_t, t, cond)
     }
 
-    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
-        (**self).prepare(t, x)
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        (**self).prepare(t, kind)
     }
 }
 
@@ -211,13 +211,12 @@ impl Denoiser for Preconditioned {
         self.schedule.as_ref()
     }
 
-    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
         let s = self.parameterization.scalings(&self.schedule.marginal(t));
         let host = |c: &Tensor| Vec::<f64>::try_from(c).ok();
-        let noise_level = s.c_noise.to_kind(x.kind()).unsqueeze(1).expand([-1, x.size()[0]], false);
         Some(Box::new(PreparedModel {
             backbone: self.backbone.as_ref(),
-            noise_level: noise_level.contiguous(),
+            noise_level: s.c_noise.to_kind(kind),
             c_skip: host(&s.c_skip)?,
             c_out: host(&s.c_out)?,
             c_in: host(&s.c_in)?,
@@ -228,7 +227,7 @@ impl Denoiser for Preconditioned {
 /// [`Preconditioned`] with its scalings for certain times.
 struct PreparedModel<'a> {
     backbone: &'a dyn Backbone,
-    /// `[N, B]`.
+    /// `[N]`.
     noise_level: Tensor,
     c_skip: Vec<f64>,
     c_out: Vec<f64>,
@@ -238,7 +237,7 @@ struct PreparedModel<'a> {
 impl Prepared for PreparedModel<'_> {
     fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         let scaled = (self.c_in[i] != 1.0).then(|| x_t * self.c_in[i]);
-        let noise_level = self.noise_level.get(i as i64);
+        let noise_level = self.noise_level.narrow(0, i as i64, 1).expand([x_t.size()[0]], false);
         let input =
             Input { x: scaled.as_ref().unwrap_or(x_t), noise_level: &noise_level, cond, train: false };
         let raw = self.backbone.forward(input, &mut ());

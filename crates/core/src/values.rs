@@ -147,6 +147,18 @@ pub struct Scalings {
 }
 
 impl Scalings {
+    /// Rows `start..start + len`.
+    #[must_use]
+    pub fn narrow(&self, start: i64, len: i64) -> Self {
+        let rows = |t: &Tensor| t.narrow(0, start, len);
+        Self {
+            c_skip: rows(&self.c_skip),
+            c_out: rows(&self.c_out),
+            c_in: rows(&self.c_in),
+            c_noise: rows(&self.c_noise),
+        }
+    }
+
     /// `(a, b)` of the target `F* = a * x_start + b * noise`: what makes `x_start_hat` equal `x_start`.
     pub fn target(&self, m: &Marginal) -> (Tensor, Tensor) {
         ((1.0f64 - &self.c_skip * &m.alpha) / &self.c_out, -(&self.c_skip * &m.sigma) / &self.c_out)

@@ -19,7 +19,7 @@ impl<'a> Levels<'a> {
         let m = denoiser.schedule().marginal(t);
         let (alpha, sigma) = (Vec::try_from(&m.alpha)?, Vec::try_from(&m.sigma)?);
         let times = t.unsqueeze(1).expand([-1, x.size()[0]], false).contiguous();
-        Ok((Self { times, prepared: denoiser.prepare(t, x), alpha, sigma }, m))
+        Ok((Self { times, prepared: denoiser.prepare(t, x.kind()), alpha, sigma }, m))
     }
 
     /// Half the log SNR, the `lambda` of the DPM-Solver papers.

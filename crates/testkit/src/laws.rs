@@ -141,7 +141,7 @@ pub fn check_denoiser(d: &dyn Denoiser, x: &Tensor, cond: &Cond) {
         assert_eq!(all.size(), x.size());
         let one = d.denoise(&x.narrow(0, 1, 1), &t.narrow(0, 1, 1), &cond.narrow(1, 1));
         close(&one, &all.narrow(0, 1, 1), 1e-4);
-        if let Some(prepared) = d.prepare(&t, x) {
+        if let Some(prepared) = d.prepare(&t, x.kind()) {
             for i in 0..t.size()[0] {
                 let wanted = d.denoise(x, &t.narrow(0, i, 1).expand([x.size()[0]], false), cond);
                 close(&prepared.denoise_with_variance(i as usize, x, cond).0, &wanted, 1e-4);

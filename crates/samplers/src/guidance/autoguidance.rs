@@ -1,7 +1,7 @@
 //! Guidance by a weaker model.
 
-use heldout_core::{Cond, Denoiser, NoiseSchedule};
-use tch::Tensor;
+use heldout_core::{Cond, Denoiser, NoiseSchedule, Prepared};
+use tch::{Kind, Tensor};
 
 /// `weak + scale * (inner - weak)`; Karras et al. 2024 (autoguidance), Eq. 3.
 ///
@@ -29,5 +29,17 @@ impl<D: Denoiser, W: Denoiser> Denoiser for Autoguidance<D, W> {
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.inner.schedule()
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        let (inner, weak) = (self.inner.prepare(t, kind)?, self.weak.prepare(t, kind)?);
+        Some(Box::new(Autoguidance { inner, weak, scale: self.scale }))
+    }
+}
+
+impl<'a> Prepared for Autoguidance<Box<dyn Prepared + 'a>, Box<dyn Prepared + 'a>> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let (hat, variance) = self.inner.denoise_with_variance(i, x_t, cond);
+        (self.weak.denoise_with_variance(i, x_t, cond).0.lerp(&hat, self.scale), variance)
     }
 }

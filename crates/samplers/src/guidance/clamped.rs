@@ -1,7 +1,7 @@
 //! Static thresholding.
 
 use heldout_core::{Cond, Denoiser, NoiseSchedule, Prepared};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// `x_start_hat` cut to `[-limit, limit]`; Saharia et al. 2022 (Imagen), section 2.3, static thresholding.
 #[derive(Debug)]
@@ -26,17 +26,12 @@ impl<D: Denoiser> Denoiser for Clamped<D> {
         self.inner.schedule()
     }
 
-    fn prepare<'a>(&'a self, t: &Tensor, x: &Tensor) -> Option<Box<dyn Prepared + 'a>> {
-        Some(Box::new(PreparedClamped { inner: self.inner.prepare(t, x)?, limit: self.limit }))
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(Clamped { inner: self.inner.prepare(t, kind)?, limit: self.limit }))
     }
 }
 
-struct PreparedClamped<'a> {
-    inner: Box<dyn Prepared + 'a>,
-    limit: f64,
-}
-
-impl Prepared for PreparedClamped<'_> {
+impl<'a> Prepared for Clamped<Box<dyn Prepared + 'a>> {
     fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
         let (hat, variance) = self.inner.denoise_with_variance(i, x_t, cond);
         (hat.clamp(-self.limit, self.limit), variance)

@@ -1,7 +1,7 @@
 //! Classifier-free guidance.
 
-use super::under;
-use heldout_core::{Cond, Denoiser, NoiseSchedule, Parameterization, like};
+use super::{under, under_at};
+use heldout_core::{Cond, Denoiser, NoiseSchedule, Parameterization, Prepared, Scalings, like};
 use tch::{Kind, Tensor};
 
 /// `null + scale * (conditional - null)`; Ho and Salimans 2022, Eq. 6, where `scale` is `w + 1`.
@@ -39,35 +39,56 @@ impl<D: Denoiser> Denoiser for ClassifierFree<D> {
         if self.scale == 1.0 {
             return self.inner.denoise_with_variance(x_t, t, cond);
         }
-        let (hats, variance) = under(&self.inner, x_t, t, &[cond, &self.null]);
-        let guided = hats[1].lerp(&hats[0], self.scale);
-        match &self.rescale {
-            None => (guided, variance),
-            Some(rescale) => (rescale.apply(self.schedule(), x_t, t, &hats[0], &guided), variance),
-        }
+        let (hats, variance) = under_at(&self.inner, x_t, t, &[cond, &self.null]);
+        let scalings = |r: &Rescale| r.prediction.scalings(&self.schedule().marginal(t));
+        (self.guided(x_t, &hats, self.rescale.as_ref().map(scalings)), variance)
     }
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.inner.schedule()
     }
+
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        let scalings = |r: &Rescale| r.prediction.scalings(&self.schedule().marginal(t));
+        let scalings = self.rescale.as_ref().map(scalings);
+        Some(Box::new(PreparedClassifierFree {
+            guidance: self,
+            inner: self.inner.prepare(t, kind)?,
+            scalings,
+        }))
+    }
 }
 
-impl Rescale {
-    fn apply(
-        &self,
-        schedule: &dyn NoiseSchedule,
-        x_t: &Tensor,
-        t: &Tensor,
-        plain: &Tensor,
-        guided: &Tensor,
-    ) -> Tensor {
-        let s = self.prediction.scalings(&schedule.marginal(t));
+impl<D> ClassifierFree<D> {
+    /// From the conditional and the null estimate; `scalings`, of one row or of all, belong to `rescale`.
+    fn guided(&self, x_t: &Tensor, hats: &[Tensor], scalings: Option<Scalings>) -> Tensor {
+        let guided = hats[1].lerp(&hats[0], self.scale);
+        let Some((rescale, s)) = self.rescale.as_ref().zip(scalings) else { return guided };
         let base = like(&s.c_skip, x_t) * x_t;
         let c_out = like(&s.c_out, x_t);
         let raw = |hat: &Tensor| (hat - &base) / &c_out;
         let std = |raw: &Tensor| raw.flatten(1, -1).std_dim(1i64, true, false);
-        let guided = raw(guided);
-        let factor = std(&raw(plain)) / std(&guided) * self.phi + (1.0 - self.phi);
-        base + c_out * guided * like(&factor.to_kind(Kind::Double), x_t)
+        let guided = raw(&guided);
+        let factor = std(&raw(&hats[0])) / std(&guided) * rescale.phi + (1.0 - rescale.phi);
+        base + c_out * guided * like(&factor, x_t)
+    }
+}
+
+struct PreparedClassifierFree<'a, D> {
+    guidance: &'a ClassifierFree<D>,
+    inner: Box<dyn Prepared + 'a>,
+    /// Fields `[N]`.
+    scalings: Option<Scalings>,
+}
+
+impl<D> Prepared for PreparedClassifierFree<'_, D> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        if self.guidance.scale == 1.0 {
+            return self.inner.denoise_with_variance(i, x_t, cond);
+        }
+        let at = |x: &Tensor, _, cond: &Cond| self.inner.denoise_with_variance(i, x, cond);
+        let (hats, variance) = under(x_t, &[cond, &self.guidance.null], at);
+        let scalings = self.scalings.as_ref().map(|s| s.narrow(i as i64, 1));
+        (self.guidance.guided(x_t, &hats, scalings), variance)
     }
 }

@@ -1,8 +1,8 @@
 //! Several conditions at once.
 
-use super::under;
+use super::{under, under_at};
 use crate::LogProbability;
-use heldout_core::{Cond, Denoiser, NoiseSchedule, like};
+use heldout_core::{Cond, Denoiser, NoiseSchedule, Prepared, combine, like};
 use tch::{Kind, Tensor};
 
 /// A condition and its weight.
@@ -35,17 +35,42 @@ impl<D: Denoiser> Denoiser for And<D> {
 
     /// The variance is that of the base.
     fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
-        let conds: Vec<&Cond> = std::iter::once(cond).chain(self.terms.iter().map(|w| &w.cond)).collect();
-        let (hats, variance) = under(&self.inner, x_t, t, &conds);
-        let mut sum = &hats[0] * (1.0 - self.terms.iter().map(|w| w.weight).sum::<f64>());
-        for (hat, term) in hats[1..].iter().zip(&self.terms) {
-            sum += hat * term.weight;
-        }
-        (sum, variance)
+        let (hats, variance) = under_at(&self.inner, x_t, t, &self.conds(cond));
+        (self.together(&hats), variance)
     }
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.inner.schedule()
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(PreparedAnd { and: self, inner: self.inner.prepare(t, kind)? }))
+    }
+}
+
+impl<D> And<D> {
+    fn conds<'a>(&'a self, base: &'a Cond) -> Vec<&'a Cond> {
+        std::iter::once(base).chain(self.terms.iter().map(|w| &w.cond)).collect()
+    }
+
+    /// From the estimates of the base and of the terms.
+    fn together(&self, hats: &[Tensor]) -> Tensor {
+        let base = 1.0 - self.terms.iter().map(|w| w.weight).sum::<f64>();
+        let weights = std::iter::once(base).chain(self.terms.iter().map(|w| w.weight));
+        combine(weights.zip(hats))
+    }
+}
+
+struct PreparedAnd<'a, D> {
+    and: &'a And<D>,
+    inner: Box<dyn Prepared + 'a>,
+}
+
+impl<D> Prepared for PreparedAnd<'_, D> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let at = |x: &Tensor, _, cond: &Cond| self.inner.denoise_with_variance(i, x, cond);
+        let (hats, variance) = under(x_t, &self.and.conds(cond), at);
+        (self.and.together(&hats), variance)
     }
 }
 
@@ -67,7 +92,7 @@ pub struct Or<D, C> {
 impl<D: Denoiser, C: LogProbability> Denoiser for Or<D, C> {
     fn denoise(&self, x_t: &Tensor, t: &Tensor, _: &Cond) -> Tensor {
         let conds: Vec<&Cond> = self.terms.iter().map(|w| &w.cond).collect();
-        let hats = under(&self.inner, x_t, t, &conds).0;
+        let hats = under_at(&self.inner, x_t, t, &conds).0;
         let rows = x_t.size()[0];
         let logs = self.terms.iter().map(|w| {
             self.classifier.log_probability(x_t, t, &w.cond.expand(rows)).to_kind(Kind::Double)

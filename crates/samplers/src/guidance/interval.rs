@@ -1,6 +1,6 @@
 //! Guidance at some noise levels only.
 
-use heldout_core::{Cond, Denoiser, NoiseSchedule, like};
+use heldout_core::{Cond, Denoiser, NoiseSchedule, Prepared, like};
 use tch::{Kind, Tensor};
 
 /// `guided` where `sigma / alpha` lies in an interval, `plain` elsewhere; Kynkäänniemi et al. 2024, Eq. 5.
@@ -24,9 +24,7 @@ impl<G: Denoiser, P: Denoiser> Denoiser for LimitedInterval<G, P> {
     }
 
     fn denoise_with_variance(&self, x_t: &Tensor, t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
-        let m = self.schedule().marginal(t);
-        let ratio = &m.sigma / &m.alpha;
-        let inside = ratio.ge(self.sigma_min).logical_and(&ratio.le(self.sigma_max));
+        let inside = self.inside(t);
         match inside.sum(Kind::Int64).int64_value(&[]) {
             0 => self.plain.denoise_with_variance(x_t, t, cond),
             n if n == x_t.size()[0] => self.guided.denoise_with_variance(x_t, t, cond),
@@ -42,5 +40,35 @@ impl<G: Denoiser, P: Denoiser> Denoiser for LimitedInterval<G, P> {
 
     fn schedule(&self) -> &dyn NoiseSchedule {
         self.guided.schedule()
+    }
+
+    fn prepare<'a>(&'a self, t: &Tensor, kind: Kind) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(PreparedInterval {
+            guided: self.guided.prepare(t, kind)?,
+            plain: self.plain.prepare(t, kind)?,
+            inside: Vec::try_from(self.inside(t)).ok()?,
+        }))
+    }
+}
+
+impl<G: Denoiser, P> LimitedInterval<G, P> {
+    /// Whether each time is guided.
+    fn inside(&self, t: &Tensor) -> Tensor {
+        let m = self.guided.schedule().marginal(t);
+        let ratio = &m.sigma / &m.alpha;
+        ratio.ge(self.sigma_min).logical_and(&ratio.le(self.sigma_max))
+    }
+}
+
+struct PreparedInterval<'a> {
+    guided: Box<dyn Prepared + 'a>,
+    plain: Box<dyn Prepared + 'a>,
+    inside: Vec<bool>,
+}
+
+impl Prepared for PreparedInterval<'_> {
+    fn denoise_with_variance(&self, i: usize, x_t: &Tensor, cond: &Cond) -> (Tensor, Option<Tensor>) {
+        let model = if self.inside[i] { &self.guided } else { &self.plain };
+        model.denoise_with_variance(i, x_t, cond)
     }
 }

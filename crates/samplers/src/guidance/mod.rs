@@ -23,24 +23,35 @@ pub use score::{ScoreGuidance, XStartScore};
 use heldout_core::{Cond, Denoiser, Marginal, like};
 use tch::{Kind, Tensor};
 
-/// Estimates under several conditions, in one pass where they can be stacked, and the variance under the first.
-fn under(inner: &dyn Denoiser, x_t: &Tensor, t: &Tensor, conds: &[&Cond]) -> (Vec<Tensor>, Option<Tensor>) {
+/// Estimates under several conditions, in one pass where they can be stacked, and the variance under the first. `denoise` is
+/// given states, of how many batches they are made, and conditions.
+fn under(
+    x_t: &Tensor,
+    conds: &[&Cond],
+    denoise: impl Fn(&Tensor, usize, &Cond) -> (Tensor, Option<Tensor>),
+) -> (Vec<Tensor>, Option<Tensor>) {
     let rows = x_t.size()[0];
     let conds: Vec<Cond> = conds.iter().map(|c| c.expand(rows)).collect();
     if let Some(all) = Cond::cat(&conds) {
-        let times = |x: &Tensor| Tensor::cat(&vec![x; conds.len()], 0);
-        let (hat, variance) = inner.denoise_with_variance(&times(x_t), &times(t), &all);
+        let (hat, variance) = denoise(&repeated(x_t, conds.len()), conds.len(), &all);
         return (hat.split(rows, 0), variance.map(|v| v.narrow(0, 0, rows)));
     }
-    let mut first = None;
-    let hats = conds.iter().enumerate().map(|(i, cond)| {
-        let (hat, variance) = inner.denoise_with_variance(x_t, t, cond);
-        if i == 0 {
-            first = variance;
-        }
-        hat
-    });
-    (hats.collect(), first)
+    let (hats, variances): (Vec<_>, Vec<_>) = conds.iter().map(|cond| denoise(x_t, 1, cond)).unzip();
+    (hats, variances.into_iter().next().flatten())
+}
+
+/// The same for a denoiser and times.
+fn under_at(
+    inner: &dyn Denoiser,
+    x_t: &Tensor,
+    t: &Tensor,
+    conds: &[&Cond],
+) -> (Vec<Tensor>, Option<Tensor>) {
+    under(x_t, conds, |x, copies, cond| inner.denoise_with_variance(x, &repeated(t, copies), cond))
+}
+
+fn repeated(x: &Tensor, copies: usize) -> Tensor {
+    Tensor::cat(&vec![x; copies], 0)
 }
 
 /// `d sum(f(x)) / d x`, also where gradients are off.

@@ -104,6 +104,27 @@ fn guided_denoisers_are_denoisers() {
     for d in guided {
         check_denoiser(d, &x, &labels(&[0, 1, 0, 1, 1, 0]));
     }
+    // The same around a network, which can be made ready for its times.
+    let model = || Preconditioned {
+        backbone: Box::new(Label),
+        parameterization: Box::new(Prediction::V),
+        schedule: Box::new(Trigonometric),
+    };
+    let cfg = |scale| ClassifierFree { inner: model(), null: null(), scale, rescale: None };
+    let rescale = Some(Rescale { phi: 0.7, prediction: Box::new(Prediction::Epsilon) });
+    let guided: [&dyn Denoiser; 7] = [
+        &cfg(1.0),
+        &cfg(3.0),
+        &ClassifierFree { rescale, ..cfg(3.0) },
+        &Autoguidance { inner: model(), weak: cfg(0.5), scale: 2.0 },
+        &LimitedInterval { guided: cfg(3.0), plain: model(), sigma_min: 0.3, sigma_max: 3.0 },
+        &And { inner: model(), terms: terms() },
+        &Clamped { inner: cfg(2.0), limit: 1.0 },
+    ];
+    for d in guided {
+        assert!(d.prepare(&Tensor::from_slice(&[0.5]), Kind::Double).is_some(), "{d:?}");
+        check_denoiser(d, &x, &labels(&[0, 1, 0, 1, 1, 0]));
+    }
     // The augmentations depend on the time of the first row: with one time for all, rows do not see each other.
     let d = ScoreGuidance { inner: &Classes, score, scale: 3.0 };
     let (x, t) = (Tensor::randn([6, 3, 4, 4], F64), Tensor::full([6], 0.4, F64));
@@ -111,6 +132,17 @@ fn guided_denoisers_are_denoisers() {
     let part = d.denoise(&x.narrow(0, 2, 3), &t.narrow(0, 2, 3), &labels(&[1; 3]));
     close(&part, &whole.narrow(0, 2, 3), 1e-6);
     assert!(!whole.equal(&Classes.denoise(&x, &t, &all(1))), "the score changes nothing");
+}
+
+/// A network that sees its label and the time.
+#[derive(Debug)]
+struct Label;
+
+impl Backbone for Label {
+    fn forward(&self, input: Input<'_>, _: &mut dyn Probe) -> Tensor {
+        let label = like(input.cond.label.as_ref().unwrap(), input.x);
+        (input.x * (label * 0.4 + 0.3)).tanh() + like(&(input.noise_level / 500.0).cos(), input.x)
+    }
 }
 
 #[test]
