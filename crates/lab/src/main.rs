@@ -131,6 +131,9 @@ struct Sample {
     /// Image i is a function of this seed and of i
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Another sampler or grid than the recipe's, as sample.sampler={kind="unipc",order=2}
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
     /// Sampling steps; the recipe's by default
     #[arg(long)]
     steps: Option<usize>,
@@ -186,8 +189,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Sample(s) => {
             let device = s.device.unwrap_or_else(Device::cuda_if_available);
-            let Sample { model, n, out, seed, steps, best, live, .. } = s;
-            sample(&SampleRequest { model: &model, n, out: &out, seed, steps, best, live, device })?;
+            let Sample { model, n, out, seed, steps, sets, best, live, .. } = s;
+            let request =
+                SampleRequest { model: &model, n, out: &out, seed, steps, sets: &sets, best, live, device };
+            sample(&request)?;
             println!("{}", out.join("grid.png").display());
         }
         Command::Report { run } => println!("{}", write_report(&run)?.display()),

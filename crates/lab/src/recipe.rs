@@ -218,12 +218,7 @@ impl Study {
                 format!("line {line}: {}", e.message().lines().next().unwrap_or_default())
             ))
         })?;
-        for set in sets {
-            let (key, value) = set.split_once('=').ok_or_else(|| {
-                anyhow!(Error::config(format!("--set {set}"), "is not KEY=VALUE, as in train.steps=100"))
-            })?;
-            apply(&mut table, key, parse_value(value))?;
-        }
+        apply_all(&mut table, sets)?;
         Self::from_table(table)
     }
 
@@ -286,6 +281,16 @@ fn one_line(text: &str) -> String {
 fn parse_value(text: &str) -> Value {
     let table = toml::from_str::<Table>(&format!("value = {text}")).ok();
     table.and_then(|mut t| t.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Applies `KEY=VALUE`, one after the other.
+pub(crate) fn apply_all(table: &mut Table, sets: &[String]) -> Result<()> {
+    sets.iter().try_for_each(|set| {
+        let (key, value) = set.split_once('=').ok_or_else(|| {
+            anyhow!(Error::config(format!("--set {set}"), "is not KEY=VALUE, as in train.steps=100"))
+        })?;
+        apply(table, key, parse_value(value))
+    })
 }
 
 /// Sets `key` (dotted) to `value`; where the key is one of the base, the arms lose their say in it.

@@ -2,7 +2,7 @@
 
 use crate::assemble::{Assembled, generate, model};
 use crate::evaluate::{save_grid, save_png};
-use crate::recipe::{Recipe, parse};
+use crate::recipe::{Recipe, apply_all, parse};
 use anyhow::{Result, anyhow};
 use heldout_core::{Error, Params};
 use heldout_data::to_bytes;
@@ -22,6 +22,8 @@ pub struct SampleRequest<'a> {
     pub out: &'a Path,
     /// Image `i` is a function of this and of `i`.
     pub seed: u64,
+    /// `KEY=VALUE`, keys of `sample` alone: the rest is what the model was trained with.
+    pub sets: &'a [String],
     /// Sampling steps; those of the recipe if absent.
     pub steps: Option<usize>,
     /// The checkpoint of the lowest held-out loss, not the newest.
@@ -34,17 +36,23 @@ pub struct SampleRequest<'a> {
 
 /// Writes `00000.png`, .. and `grid.png`.
 pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
-    let SampleRequest { model: path, n, out, seed, steps, best, live, device } = *request;
+    let SampleRequest { model: path, n, out, seed, steps, sets, best, live, device } = *request;
     if n == 0 || steps == Some(0) {
         return Err(anyhow!(Error::config("--n, --steps", "0: at least 1 is needed")));
     }
     let arm = arm_folder(path)?;
     let recipe_path = arm.join("arm.toml");
     let text = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
-    let table: toml::Value =
+    let mut table: toml::Table =
         toml::from_str(&text).map_err(|e| Error::file(&recipe_path, e.message().to_owned()))?;
-    let mut recipe: Recipe = parse(table)?;
+    if let Some(set) = sets.iter().find(|set| !set.starts_with("sample.")) {
+        let reason = "the model has been trained: only sample.sampler, sample.grid and their kin can be set";
+        return Err(anyhow!(Error::config(format!("--set {set}"), reason)));
+    }
+    apply_all(&mut table, sets)?;
+    let mut recipe: Recipe = parse(table.into())?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
+    recipe.check()?;
     let checkpoints = if path == arm { arm.join("checkpoints") } else { path.to_owned() };
     let mut loaded = Loaded::open(&checkpoints, best)?;
     for damage in &loaded.damaged {

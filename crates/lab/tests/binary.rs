@@ -176,6 +176,22 @@ fn a_study_runs_from_recipe_to_report() {
     let read = |p: &str| fs::read(place.path(p)).unwrap();
     assert_eq!(read("images/00001.png"), read("fewer/00001.png"), "an image depends on how many are drawn");
 
+    let unipc = "sample.sampler={kind=\"unipc\",order=2}";
+    place.succeed(&["sample", "out/arms/few-seed0", "--n", "2", "--out", "unipc", "--set", unipc]);
+    assert_ne!(read("unipc/00001.png"), read("fewer/00001.png"), "another sampler draws the same");
+    let bad = |set: &str, words: &[&str]| {
+        let out = place.run(&["sample", "out/arms/few-seed0", "--out", "bad", "--set", set]);
+        let stderr = text(&out.stderr);
+        assert!(out.status.code() == Some(2) && words.iter().all(|w| stderr.contains(w)), "{stderr}");
+        assert!(!place.path("bad").exists());
+    };
+    bad("model.dropout=0.5", &["model.dropout", "sample.sampler"]);
+    bad("sample.sampler={kind=\"unipc\",order=9}", &["sample.sampler.order", "9"]);
+    bad(
+        "sample.grid={kind=\"karras\",rho=7.0,ends={kind=\"sigma\",min=2.0,max=1.0}}",
+        &["sample.grid.ends", "2"],
+    );
+
     let taken = place.run(&["experiment", "tiny.toml", "--out", "images"]);
     assert!(taken.status.code() == Some(1) && text(&taken.stderr).contains("images: is not empty"));
 }
