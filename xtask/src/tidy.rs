@@ -9,17 +9,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
-    ("heldout-nn", &[]),
+    ("heldout-torch-ext", &[]),
+    ("heldout-nn", &["heldout-torch-ext"]),
     ("heldout-schedules", &[]),
     ("heldout-samplers", &["heldout-schedules"]),
     ("heldout-unet", &["heldout-nn"]),
+    ("heldout-unetpp", &["heldout-nn", "heldout-unet"]),
+    ("heldout-dit", &["heldout-nn"]),
     ("heldout-regularization", &[]),
     ("heldout-metrics", &[]),
     ("heldout-data", &[]),
     ("heldout-train", &[]),
+    ("heldout-weights", &["heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit"]),
     (
         "heldout-lab",
         &[

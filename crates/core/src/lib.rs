@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod clock;
+mod cond;
 mod error;
 mod metric;
 mod model;
@@ -13,6 +14,7 @@ mod training;
 mod values;
 
 pub use clock::{Clock, Curve, Ramp};
+pub use cond::Cond;
 pub use error::{Error, Result};
 pub use metric::{Estimate, FeatureExtractor, FeatureSets, Measurement, Metric};
 pub use model::{
@@ -28,4 +30,4 @@ pub use training::{
     Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled,
     Update, View, Weighting,
 };
-pub use values::{Batch, Cond, Marginal, Noised, Posterior, Scalings, combine, like, mean_flat};
+pub use values::{Batch, Marginal, Noised, Posterior, Scalings, combine, like, mean_flat};

@@ -1,6 +1,6 @@
 //! Schedules, parameterisations, networks and what they make together: a denoiser.
 
-use crate::{Cond, Marginal, Scalings, combine, like};
+use crate::{Cond, Marginal, Result, Scalings, combine, like};
 use std::fmt::Debug;
 use std::rc::Rc;
 use tch::{Kind, Tensor};
@@ -116,6 +116,11 @@ pub struct Input<'a> {
 pub trait Backbone: Debug {
     /// `[B, C, H, W] -> [B, C', H, W]`.
     fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor;
+    /// Which part of an input this network cannot take, and why: for input that a user gave, since [`Backbone::forward`]
+    /// may panic on it.
+    fn check(&self, _input: Input<'_>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// `E[x_start | x_t]`, whatever the network predicts: all that a sampler, a penalty or a metric sees of a model.

@@ -1,66 +1,7 @@
 //! The values that flow between the parts. `B` batch, `C` channels, `H`, `W` space.
 
+use crate::Cond;
 use tch::{Kind, Tensor};
-
-/// What the network is told besides `x_t` and the noise level.
-#[derive(Debug, Default)]
-pub struct Cond {
-    /// Class ids, `[B]`, `Int64`.
-    pub label: Option<Tensor>,
-    /// Token features, `[B, L, D]`.
-    pub context: Option<Tensor>,
-}
-
-impl Cond {
-    /// The same tensors under new handles.
-    #[must_use]
-    pub fn shallow_clone(&self) -> Self {
-        let clone = |t: &Option<Tensor>| t.as_ref().map(Tensor::shallow_clone);
-        Self { label: clone(&self.label), context: clone(&self.context) }
-    }
-
-    /// The rows of all of these, one after another; `None` if they do not fit together.
-    pub fn cat(all: &[Self]) -> Option<Self> {
-        let join = |field: fn(&Self) -> &Option<Tensor>| -> Option<Option<Tensor>> {
-            let parts: Vec<&Tensor> = all.iter().filter_map(|c| field(c).as_ref()).collect();
-            let fits =
-                parts.iter().all(|t| t.size()[1..] == parts[0].size()[1..] && t.kind() == parts[0].kind());
-            match parts.len() {
-                0 => Some(None),
-                n if n == all.len() && fits => Some(Some(Tensor::cat(&parts, 0))),
-                _ => None,
-            }
-        };
-        Some(Self { label: join(|c| &c.label)?, context: join(|c| &c.context)? })
-    }
-
-    /// One row as `rows` rows; as many as that stay as they are.
-    #[must_use]
-    pub fn expand(&self, rows: i64) -> Self {
-        let wide = |t: &Option<Tensor>| {
-            t.as_ref().map(|t| {
-                let mut size = t.size();
-                size[0] = rows;
-                t.expand(size, false)
-            })
-        };
-        Self { label: wide(&self.label), context: wide(&self.context) }
-    }
-
-    /// Rows `start..start + len` of the batch.
-    #[must_use]
-    pub fn narrow(&self, start: i64, len: i64) -> Self {
-        let rows = |t: &Option<Tensor>| t.as_ref().map(|t| t.narrow(0, start, len));
-        Self { label: rows(&self.label), context: rows(&self.context) }
-    }
-
-    /// The rows that `rows` `[K]`, `Int64`, names.
-    #[must_use]
-    pub fn select(&self, rows: &Tensor) -> Self {
-        let pick = |t: &Option<Tensor>| t.as_ref().map(|t| t.index_select(0, rows));
-        Self { label: pick(&self.label), context: pick(&self.context) }
-    }
-}
 
 /// Training examples.
 #[derive(Debug)]

@@ -63,9 +63,9 @@ impl<'a> Arm<'a> {
         recipe.model.check_images(channels, height, width).map_err(|e| e.within("model"))?;
         let learned = recipe.objective.variance_bound.is_some();
         let needed = if learned { 2 * channels } else { channels };
-        if recipe.model.out_channels != needed {
+        if recipe.model.out_channels() != needed {
             let why = if learned { " and a learned variance" } else { "" };
-            let found = recipe.model.out_channels;
+            let found = recipe.model.out_channels();
             let reason = format!("{found} for images of {channels} channels{why}: {needed} are needed");
             return Err(anyhow!(Error::config("model.out_channels", reason)));
         }

@@ -7,7 +7,6 @@ use heldout_core::{
 };
 use heldout_samplers::{Clamped, SeededNoise};
 use heldout_schedules::{LearnedUncertainty, TimesConfig, VarianceBound};
-use heldout_unet::UNet;
 use std::rc::Rc;
 use tch::{Device, Tensor, nn};
 
@@ -70,10 +69,10 @@ impl Loss {
 pub(crate) fn model(recipe: &Recipe, seed: u64, device: Device) -> Result<Assembled> {
     tch::manual_seed(stream(seed, "initial weights", 0, 0) as i64);
     let vars = nn::VarStore::new(device);
-    let backbone = UNet::new(&vars.root(), &recipe.model).map_err(|e| e.within("model"))?;
+    let backbone = recipe.model.build(&vars.root()).map_err(|e| e.within("model"))?;
     let loss = Loss::new(recipe, &vars.root())?;
     let model = Preconditioned {
-        backbone: Box::new(backbone),
+        backbone,
         parameterization: Box::new(recipe.objective.prediction),
         schedule: Box::new(loss.schedule.clone()),
     };

@@ -2,8 +2,11 @@
 
 mod arm;
 mod assemble;
+mod describe;
 mod dirs;
 mod evaluate;
+mod export;
+mod forward;
 mod machine;
 mod progress;
 mod recipe;
@@ -14,7 +17,10 @@ mod run;
 mod sample;
 mod sink;
 
+pub use describe::{DescribeRequest, Description, describe};
 pub use dirs::{find_recipe, project_root, recipes};
+pub use export::{ExportRequest, export};
+pub use forward::{ForwardRequest, forward};
 pub use recipe::{Recipe, Study};
 pub use record::{Record, RunInfo};
 pub use report::write as write_report;

@@ -6,9 +6,11 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    Outcome, Request, RunResult, SampleRequest, Study, check, find_recipe, free_folder, project_root,
-    recipes, resumed, run, sample, write_report,
+    DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study, check,
+    describe, export, find_recipe, forward, free_folder, project_root, recipes, resumed, run, sample,
+    write_report,
 };
+use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::PathBuf;
@@ -52,6 +54,23 @@ enum Command {
     /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
     /// images leaves the first ones as they were.
     Sample(Sample),
+    /// Run a model once on given tensors, to check it
+    ///
+    /// Reads a folder of diffusers or of ours, a safetensors file in the names of diffusers, the original DiT or ADM, or a
+    /// model of the hub by its name. The precision is that of `sample`. The output file holds `sample` and, with
+    /// --gradients, `grad.sample` and `grad.PARAMETER` of its mean square.
+    Forward(Forward),
+    /// Say what a model is and what it costs: parameters, multiply-adds, memory, receptive field
+    ///
+    /// MODEL is a preset, a model folder or file, a config.json, or the folder of a trained arm. Nothing is allocated for
+    /// presets. Presets: dit-s-2 to dit-xl-8, ddpm-cifar10, sd-1.5-unet, sd-2.1-unet, sdxl-unet and others; `heldout
+    /// describe list` prints them.
+    Describe(Describe),
+    /// Write a model as a folder that diffusers opens
+    ///
+    /// MODEL is the folder of a trained arm or one of its checkpoints, or a model in any layout that `forward` reads.
+    /// What diffusers has no class for keeps a class of ours.
+    Export(Export),
     /// Make report.html again from the files of a run
     ///
     /// The report is a function of the files: recipe.toml, run.json, metrics.jsonl, result.json and the arms' final samples.
@@ -148,6 +167,80 @@ struct Sample {
     device: Option<Device>,
 }
 
+#[derive(Debug, Args)]
+struct Layout {
+    /// Which of several precisions of a folder, as fp16
+    #[arg(long)]
+    variant: Option<String>,
+    /// Channels of an attention head, for layouts whose shapes do not tell (ADM: 64 if not given)
+    #[arg(long, value_name = "N")]
+    head_channels: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+struct Forward {
+    /// A model folder or safetensors file, or OWNER/NAME on the hub
+    model: String,
+    /// A safetensors file: sample, timestep, and class_labels, encoder_hidden_states, .. where the model takes them
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where the output goes, as safetensors
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Gradients of the output's mean square too
+    #[arg(long)]
+    gradients: bool,
+    #[command(flatten)]
+    layout: Layout,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+struct Describe {
+    /// A preset, a model folder or file, a config.json, or the folder of a trained arm
+    model: String,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    /// Side of the images; that of the configuration by default
+    #[arg(long, value_name = "N")]
+    size: Option<i64>,
+    /// Tokens of a context
+    #[arg(long, value_name = "N", default_value_t = 77)]
+    tokens: i64,
+    /// Images of a training step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    batch_size: u64,
+    /// Measure the effective receptive field: of a preset, at initialisation, for which it is built in memory
+    #[arg(long, overrides_with = "no_receptive_field")]
+    receptive_field: bool,
+    /// Do not measure it
+    #[arg(long)]
+    no_receptive_field: bool,
+    /// Channels of an attention head, for layouts whose shapes do not tell
+    #[arg(long, value_name = "N")]
+    head_channels: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// Folder of an arm or one of its checkpoints; or a model folder or file, or OWNER/NAME on the hub
+    model: String,
+    /// Where the folder goes
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Take the checkpoint of the lowest held-out loss, not the newest
+    #[arg(long)]
+    best: bool,
+    /// Take the weights as trained, not their average
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    layout: Layout,
+}
+
 fn device(text: &str) -> Result<Device, String> {
     match text {
         "cpu" => Ok(Device::Cpu),
@@ -194,6 +287,47 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 SampleRequest { model: &model, n, out: &out, seed, steps, sets: &sets, best, live, device };
             sample(&request)?;
             println!("{}", out.join("grid.png").display());
+        }
+        Command::Forward(f) => {
+            forward(&ForwardRequest {
+                model: &f.model,
+                input: &f.input,
+                output: &f.output,
+                gradients: f.gradients,
+                variant: f.layout.variant.as_deref(),
+                head_channels: f.layout.head_channels,
+                device: f.device.unwrap_or_else(Device::cuda_if_available),
+            })?;
+            println!("{}", f.output.display());
+        }
+        Command::Describe(d) if d.model == "list" => {
+            presets().iter().for_each(|name| println!("{name}"));
+        }
+        Command::Describe(d) => {
+            let described = describe(&DescribeRequest {
+                model: &d.model,
+                side: d.size,
+                tokens: d.tokens,
+                batch_size: d.batch_size,
+                receptive_field: d.receptive_field.then_some(true).or(d.no_receptive_field.then_some(false)),
+                head_channels: d.head_channels,
+            })?;
+            if d.json {
+                println!("{}", serde_json::to_string_pretty(&described)?);
+            } else {
+                println!("{described}");
+            }
+        }
+        Command::Export(e) => {
+            let class = export(&ExportRequest {
+                model: &e.model,
+                out: &e.out,
+                best: e.best,
+                live: e.live,
+                variant: e.layout.variant.as_deref(),
+                head_channels: e.layout.head_channels,
+            })?;
+            println!("{}: {class}", e.out.display());
         }
         Command::Report { run } => println!("{}", write_report(&run)?.display()),
         Command::Dataset { path } => {

@@ -6,7 +6,7 @@ use heldout_data::SplitConfig;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
-use heldout_unet::UNetConfig;
+use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct Recipe {
     /// What is trained on.
     pub data: DataConfig,
     /// The network.
-    pub model: UNetConfig,
+    pub model: ModelConfig,
     /// The forward process.
     pub schedule: NoiseScheduleConfig,
     /// The loss.

@@ -7,9 +7,10 @@ use anyhow::{Result, anyhow};
 use heldout_core::{Error, Params};
 use heldout_data::to_bytes;
 use heldout_train::Loaded;
+use heldout_weights::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tch::Device;
+use tch::{Device, nn};
 
 /// What to sample.
 #[derive(Debug)]
@@ -41,31 +42,16 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
         return Err(anyhow!(Error::config("--n, --steps", "0: at least 1 is needed")));
     }
     let arm = arm_folder(path)?;
-    let recipe_path = arm.join("arm.toml");
-    let text = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
-    let mut table: toml::Table =
-        toml::from_str(&text).map_err(|e| Error::file(&recipe_path, e.message().to_owned()))?;
     if let Some(set) = sets.iter().find(|set| !set.starts_with("sample.")) {
         let reason = "the model has been trained: only sample.sampler, sample.grid and their kin can be set";
         return Err(anyhow!(Error::config(format!("--set {set}"), reason)));
     }
-    apply_all(&mut table, sets)?;
-    let mut recipe: Recipe = parse(table.into())?;
+    let mut recipe = recipe_of(&arm, sets)?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     recipe.check()?;
-    let checkpoints = if path == arm { arm.join("checkpoints") } else { path.to_owned() };
-    let mut loaded = Loaded::open(&checkpoints, best)?;
-    for damage in &loaded.damaged {
-        eprintln!("passed over a damaged checkpoint: {damage}");
-    }
+    let checkpoint = Checkpoint { arm: &arm, path, best, live };
     let Assembled { vars, model, mut loss } = model(&recipe, 0, device)?;
-    let mut weights =
-        if live { loaded.state.unnest("weights") } else { loaded.state.unnest("update").unnest("average") };
-    for (name, t) in Params::of(&vars).named() {
-        weights.restore(name, &mut t.shallow_clone()).map_err(|e| {
-            Error::file(&checkpoints, format!("does not fit the model of {}: {e}", recipe_path.display()))
-        })?;
-    }
+    let mut loaded = checkpoint.restore(&vars)?;
     loss.times.load_state(loaded.state.unnest("objective").unnest("times"))?; // the pace of a dynamic schedule
     let shape = image_shape(&arm, &recipe)?;
     let existed = out.exists();
@@ -83,8 +69,56 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     })
 }
 
+/// Which weights of an arm.
+struct Checkpoint<'a> {
+    arm: &'a Path,
+    path: &'a Path,
+    best: bool,
+    live: bool,
+}
+
+impl Checkpoint<'_> {
+    /// Puts the weights into the variables of a model of the arm's recipe.
+    fn restore(&self, vars: &nn::VarStore) -> Result<Loaded> {
+        let Self { arm, path, best, live } = *self;
+        let checkpoints = if path == arm { arm.join("checkpoints") } else { path.to_owned() };
+        let mut loaded = Loaded::open(&checkpoints, best)?;
+        for damage in &loaded.damaged {
+            eprintln!("passed over a damaged checkpoint: {damage}");
+        }
+        let state = &mut loaded.state;
+        let mut weights =
+            if live { state.unnest("weights") } else { state.unnest("update").unnest("average") };
+        for (name, t) in Params::of(vars).named() {
+            weights.restore(name, &mut t.shallow_clone()).map_err(|e| {
+                let reason = format!("does not fit the model of {}: {e}", arm.join("arm.toml").display());
+                Error::file(&checkpoints, reason)
+            })?;
+        }
+        Ok(loaded)
+    }
+}
+
+/// The recipe of an arm, with `sets` applied.
+fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
+    let path = arm.join("arm.toml");
+    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let mut table: toml::Table =
+        toml::from_str(&text).map_err(|e| Error::file(&path, e.message().to_owned()))?;
+    apply_all(&mut table, sets)?;
+    parse(table.into())
+}
+
+/// The network of an arm's folder or of one of its checkpoints, with its weights.
+pub(crate) fn trained(path: &Path, best: bool, live: bool, device: Device) -> Result<Model> {
+    let arm = arm_folder(path)?;
+    let model = Model::fresh(recipe_of(&arm, &[])?.model, device)?;
+    Checkpoint { arm: &arm, path, best, live }.restore(&model.vars)?;
+    Ok(model)
+}
+
 /// The folder with `arm.toml`: the path itself, or two above a checkpoint.
-fn arm_folder(path: &Path) -> Result<PathBuf> {
+pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
     let candidates = path.ancestors().take(3);
     let found = candidates.into_iter().find(|p| p.join("arm.toml").is_file()).map(Path::to_owned);
     found.ok_or_else(|| {

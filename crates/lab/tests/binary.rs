@@ -24,6 +24,7 @@ checkpoint = { every = 5, keep = 3 }
 validation = { every = 10, images = 8, log_snr = [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0] }
 
 [model]
+kind = "unet"
 in_channels = 1
 out_channels = 1
 block_out_channels = [8, 8]

@@ -1,33 +1,279 @@
-//! Convolution, linear layer and group norm with PyTorch's initialisation.
+//! Linear layers, convolutions, norms and tables, with PyTorch's initialisation.
+//!
+//! Every number that a network learns is made by [`variable`], and every matrix product is counted, so that a network can
+//! be described without being held in memory ([`crate::describe`]).
 
-use tch::nn;
+use crate::tally;
+use heldout_core::stream;
+use tch::nn::Init;
+use tch::{Kind, Tensor, nn};
+
+/// Starts at 0.
+pub const ZERO: Init = Init::Const(0.0);
 
 /// Uniform in `±1/sqrt(fan_in)`: what PyTorch gives the weights and biases of linear and convolution layers.
-fn init(fan_in: i64) -> nn::Init {
+fn uniform(fan_in: i64) -> Init {
     let bound = 1.0 / (fan_in as f64).sqrt();
-    nn::Init::Uniform { lo: -bound, up: bound }
+    Init::Uniform { lo: -bound, up: bound }
 }
 
-/// Square convolution with bias that keeps the size at stride 1: `[B, from, H, W] -> [B, to, H/stride, W/stride]`.
-pub fn conv2d(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64, stride: i64) -> nn::Conv2D {
-    let init = init(from * kernel * kernel);
-    let config = nn::ConvConfig {
-        padding: kernel / 2,
-        stride,
-        ws_init: init,
-        bs_init: init,
-        ..nn::ConvConfig::default()
-    };
-    nn::conv2d(vs, from, to, kernel, config)
+/// A trainable tensor called `name` under `vs`; without storage inside [`crate::without_storage`].
+pub fn variable(vs: &nn::Path<'_>, name: &str, dims: &[i64], init: Init) -> Tensor {
+    match tally::shape_only(dims, vs.kind()) {
+        Some(empty) => vs.add(name, empty, true),
+        None => vs.var(name, dims, init),
+    }
 }
 
-/// Linear layer with bias on the last dimension: `[.., from] -> [.., to]`.
-pub fn linear(vs: &nn::Path<'_>, from: i64, to: i64) -> nn::Linear {
-    let init = init(from);
-    nn::linear(vs, from, to, nn::LinearConfig { ws_init: init, bs_init: Some(init), bias: true })
+/// `n` Gaussian numbers that are stored and not trained; the same for every seed, since checkpoints hold what is trained.
+pub(crate) fn fixed_gaussian(vs: &nn::Path<'_>, name: &str, n: i64, std: f64) -> Tensor {
+    let uniform =
+        |i: i64, rank| (stream(0, "fourier frequencies", i as u64, rank) >> 11) as f64 / (1u64 << 53) as f64;
+    // Box and Muller 1958.
+    let gaussian =
+        |i| (-2.0 * (1.0 - uniform(i, 0)).ln()).sqrt() * (std::f64::consts::TAU * uniform(i, 1)).cos();
+    let value = tally::shape_only(&[n], vs.kind()).unwrap_or_else(|| {
+        let numbers: Vec<f64> = (0..n).map(|i| gaussian(i) * std).collect();
+        Tensor::from_slice(&numbers).to_kind(vs.kind()).to_device(vs.device())
+    });
+    vs.add(name, value, false)
+}
+
+/// `x W^T + b` on the last dimension.
+#[derive(Debug)]
+pub struct Linear {
+    /// `[to, from]`.
+    pub weight: Tensor,
+    /// `[to]`.
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// `weight` and `bias` under `vs`, as PyTorch starts them.
+    pub fn new(vs: &nn::Path<'_>, from: i64, to: i64) -> Self {
+        Self::start(vs, from, to, uniform(from), Some(uniform(from)))
+    }
+
+    /// `weight` alone, as PyTorch starts it, or with a bias.
+    pub fn with_bias(vs: &nn::Path<'_>, from: i64, to: i64, bias: bool) -> Self {
+        Self::start(vs, from, to, uniform(from), bias.then(|| uniform(from)))
+    }
+
+    /// With weights of Glorot and Bengio 2010, Eq. 16, and a bias of 0.
+    pub fn xavier(vs: &nn::Path<'_>, from: i64, to: i64, bias: bool) -> Self {
+        let bound = (6.0 / (from + to) as f64).sqrt();
+        Self::start(vs, from, to, Init::Uniform { lo: -bound, up: bound }, bias.then_some(ZERO))
+    }
+
+    /// All 0: whatever it is added to stays what it is until it learns.
+    pub fn zero(vs: &nn::Path<'_>, from: i64, to: i64) -> Self {
+        Self::start(vs, from, to, ZERO, Some(ZERO))
+    }
+
+    /// With this start.
+    pub fn start(vs: &nn::Path<'_>, from: i64, to: i64, weight: Init, bias: Option<Init>) -> Self {
+        Self {
+            weight: variable(vs, "weight", &[to, from], weight),
+            bias: bias.map(|init| variable(vs, "bias", &[to], init)),
+        }
+    }
+
+    /// `[.., from] -> [.., to]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let out = x.linear(&self.weight, self.bias.as_ref());
+        tally::product(&out, self.weight.size()[1]);
+        out
+    }
+}
+
+/// Square convolution: `[B, from, H, W] -> [B, to, ..]`.
+#[derive(Debug)]
+pub struct Conv2d {
+    /// `[to, from, kernel, kernel]`.
+    pub weight: Tensor,
+    /// `[to]`.
+    pub bias: Option<Tensor>,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// `weight` and `bias` under `vs`, as PyTorch starts them; keeps the size at stride 1 (for odd kernels).
+    pub fn new(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64, stride: i64) -> Self {
+        let init = uniform(from * kernel * kernel);
+        Self::start(vs, [from, to, kernel, stride], kernel / 2, init, Some(init))
+    }
+
+    /// The same without a bias.
+    pub fn without_bias(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64) -> Self {
+        Self::start(vs, [from, to, kernel, 1], kernel / 2, uniform(from * kernel * kernel), None)
+    }
+
+    /// The same with this padding on every side.
+    pub fn padded(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64, stride: i64, padding: i64) -> Self {
+        let init = uniform(from * kernel * kernel);
+        Self::start(vs, [from, to, kernel, stride], padding, init, Some(init))
+    }
+
+    /// All 0.
+    pub fn zero(vs: &nn::Path<'_>, from: i64, to: i64, kernel: i64) -> Self {
+        Self::start(vs, [from, to, kernel, 1], kernel / 2, ZERO, Some(ZERO))
+    }
+
+    /// Cuts images into squares of `patch` and projects each, as a linear layer of Glorot and Bengio's start.
+    pub fn patches(vs: &nn::Path<'_>, from: i64, to: i64, patch: i64) -> Self {
+        let bound = (6.0 / (from * patch * patch + to) as f64).sqrt();
+        let init = Init::Uniform { lo: -bound, up: bound };
+        Self::start(vs, [from, to, patch, patch], 0, init, Some(ZERO))
+    }
+
+    fn start(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64, weight: Init, bias: Option<Init>) -> Self {
+        let [from, to, kernel, stride] = sizes;
+        Self {
+            weight: variable(vs, "weight", &[to, from, kernel, kernel], weight),
+            bias: bias.map(|init| variable(vs, "bias", &[to], init)),
+            stride,
+            padding,
+        }
+    }
+
+    /// `[B, from, H, W] -> [B, to, H / stride, W / stride]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let size = self.weight.size();
+        let side = |n: i64| (n + 2 * self.padding - size[2]) / self.stride + 1;
+        let image = x.size();
+        let out = tally::shaped(x, &[image[0], size[0], side(image[2]), side(image[3])])
+            .unwrap_or_else(|| self.convolve(x));
+        tally::product(&out, size[1] * size[2] * size[3]);
+        out
+    }
+}
+
+impl Conv2d {
+    fn convolve(&self, x: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv2d(&self.weight, self.bias.as_ref(), stride, padding, [1, 1], 1)
+    }
 }
 
 /// Group norm over `[B, channels, ..]`; Wu and He 2018.
-pub fn group_norm(vs: &nn::Path<'_>, groups: i64, channels: i64, eps: f64) -> nn::GroupNorm {
-    nn::group_norm(vs, groups, channels, nn::GroupNormConfig { eps, ..nn::GroupNormConfig::default() })
+#[derive(Debug)]
+pub struct GroupNorm {
+    groups: i64,
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `weight` of 1 and `bias` of 0 under `vs`; `groups` divides `channels`.
+    pub fn new(vs: &nn::Path<'_>, groups: i64, channels: i64, eps: f64) -> Self {
+        Self {
+            groups,
+            weight: variable(vs, "weight", &[channels], Init::Const(1.0)),
+            bias: variable(vs, "bias", &[channels], ZERO),
+            eps,
+        }
+    }
+
+    /// `[B, channels, ..]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let out = tally::shaped(x, &x.size()).unwrap_or_else(|| {
+            x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, false)
+        });
+        tally::kept(&out);
+        out
+    }
+
+    /// The norm and the activation after it.
+    pub fn activated(&self, x: &Tensor, activation: crate::Activation) -> Tensor {
+        activation.apply(&self.forward(x))
+    }
+}
+
+/// Layer norm over the last dimension; Ba et al. 2016.
+#[derive(Debug)]
+pub struct LayerNorm {
+    channels: i64,
+    affine: Option<(Tensor, Tensor)>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight` of 1 and `bias` of 0 under `vs`.
+    pub fn new(vs: &nn::Path<'_>, channels: i64, eps: f64) -> Self {
+        let weight = variable(vs, "weight", &[channels], Init::Const(1.0));
+        Self { channels, affine: Some((weight, variable(vs, "bias", &[channels], ZERO))), eps }
+    }
+
+    /// Without weights.
+    pub fn plain(channels: i64, eps: f64) -> Self {
+        Self { channels, affine: None, eps }
+    }
+
+    /// `[.., channels]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (weight, bias) = self.affine.as_ref().map_or((None, None), |(w, b)| (Some(w), Some(b)));
+        let out = tally::shaped(x, &x.size())
+            .unwrap_or_else(|| x.layer_norm([self.channels], weight, bias, self.eps, false));
+        tally::kept(&out);
+        out
+    }
+}
+
+/// Division by the root mean square over the last dimension; Zhang and Sennrich 2019, Eq. 4.
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Option<Tensor>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` of 1 under `vs`.
+    pub fn new(vs: &nn::Path<'_>, channels: i64, eps: f64) -> Self {
+        Self { weight: Some(variable(vs, "weight", &[channels], Init::Const(1.0))), eps }
+    }
+
+    /// Without weights.
+    pub fn plain(eps: f64) -> Self {
+        Self { weight: None, eps }
+    }
+
+    /// `[.., channels]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let out = x * (x.square().mean_dim(-1i64, true, x.kind()) + self.eps).rsqrt();
+        tally::kept(&out);
+        match &self.weight {
+            Some(weight) => out * weight,
+            None => out,
+        }
+    }
+}
+
+/// A vector for each of `rows` ids.
+#[derive(Debug)]
+pub struct Embedding(Tensor);
+
+impl Embedding {
+    /// `weight` `[rows, width]` under `vs`, Gaussian of deviation `std`.
+    pub fn new(vs: &nn::Path<'_>, rows: i64, width: i64, std: f64) -> Self {
+        Self(variable(vs, "weight", &[rows, width], Init::Randn { mean: 0.0, stdev: std }))
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> tch::Device {
+        self.0.device()
+    }
+
+    /// How many ids there are.
+    pub fn rows(&self) -> i64 {
+        self.0.size()[0]
+    }
+
+    /// `[..]`, `Int64`, to `[.., width]`.
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        let dims = [ids.size(), vec![self.0.size()[1]]].concat();
+        tally::shaped(&self.0, &dims)
+            .unwrap_or_else(|| Tensor::embedding(&self.0, &ids.to_kind(Kind::Int64), -1, false, false))
+    }
 }

@@ -1,16 +1,38 @@
 #![doc = include_str!("../README.md")]
 
+mod activation;
 mod attention;
+mod feed_forward;
+mod grounding;
+mod image_attention;
 mod layers;
+mod modulation;
+mod position;
 mod resample;
 mod resblock;
+mod tally;
 mod time_embedding;
+mod transformer;
 
-pub use attention::{SelfAttention, attend};
-pub use layers::{conv2d, group_norm, linear};
-pub use resample::{Downsample, Upsample};
-pub use resblock::{ResBlock, ResBlockShape};
-pub use time_embedding::{TimeEmbedding, sinusoidal};
+pub use activation::Activation;
+pub use attention::{
+    Attention, AttentionInput, AttentionShape, MakeLinear, QkNorm, TimeAttention, attend, attend_in_f32,
+    mask_bias,
+};
+pub use feed_forward::{FeedForward, FeedForwardKind};
+pub use grounding::{Grounding, PositionNet};
+pub use image_attention::{
+    AddedAttention, AddedAttentionShape, ContextNorm, NormedAttention, NormedAttentionShape, SelfAttention,
+    Surroundings, to_image, to_tokens,
+};
+pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm, ZERO, variable};
+pub use modulation::{ModulatedNorm, gated};
+pub use position::{Rotary, sin_cos, sin_cos_2d};
+pub use resample::{Downsample, Resample, Upsample};
+pub use resblock::{AdaGroupNorm, Embedded, ResBlock, ResBlockShape, TimeNorm};
+pub use tally::{Cost, count, same_place, without_storage};
+pub use time_embedding::{EmbeddingMlp, MlpOptions, TimeEmbedding, TimeEmbeddingConfig, sinusoidal};
+pub use transformer::{Transformer2d, Transformer2dShape};
 
 #[cfg(test)]
 mod tests;

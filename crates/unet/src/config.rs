@@ -1,7 +1,11 @@
-//! Sizes of a UNet.
+//! Sizes of a UNet, as a recipe writes them.
 
+use crate::diffusers::{
+    DownBlockType, MidBlockType, ResampleType, TimeScaleShift, UNet2DModelConfig, UpBlockType,
+};
+use crate::plan::Plan;
 use heldout_core::{Error, Result};
-use heldout_nn::ResBlockShape;
+use heldout_nn::{TimeAttention, TimeEmbeddingConfig};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of a UNet; the fields carry the names of diffusers' `UNet2DModel` where it has them.
@@ -28,6 +32,21 @@ pub struct UNetConfig {
     pub norm_eps: f64,
     /// Probability of zeroing inside the residual blocks.
     pub dropout: f64,
+    /// How the network sees the noise level.
+    #[serde(default)]
+    pub time_embedding: TimeEmbeddingConfig,
+    /// Where time enters the attention layers.
+    #[serde(default)]
+    pub time_attention: TimeAttention,
+    /// Whether time scales and shifts rather than being added; Dhariwal and Nichol 2021, section 4.2.
+    #[serde(default)]
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Whether residual blocks change the resolution rather than convolutions; Dhariwal and Nichol 2021, section 4.
+    #[serde(default)]
+    pub resample_type: ResampleType,
+    /// Rows of the table of classes, a null class counted if there is one; none without classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_class_embeds: Option<i64>,
 }
 
 impl UNetConfig {
@@ -44,6 +63,11 @@ impl UNetConfig {
             norm_num_groups: groups,
             norm_eps,
             dropout,
+            time_embedding,
+            time_attention: _,
+            resnet_time_scale_shift: _,
+            resample_type: _,
+            num_class_embeds,
         } = self;
         let fail = |field: &str, reason: String| Err(Error::config(field, reason));
         if *in_channels < 1 || *out_channels < 1 {
@@ -80,41 +104,82 @@ impl UNetConfig {
         if !(0.0..1.0).contains(dropout) {
             return fail("dropout", format!("{dropout} is not in [0, 1)"));
         }
-        Ok(())
+        if num_class_embeds.is_some_and(|n| n < 1) {
+            return fail("num_class_embeds", "0: at least 1 is needed, or leave it out".to_owned());
+        }
+        time_embedding.check(widths[0]).map_err(|e| e.within("time_embedding"))
     }
 
     /// Whether images of this shape fit: channels, and sides that halve at every resolution but the last.
     pub fn check_images(&self, channels: i64, height: i64, width: i64) -> Result<()> {
-        if channels != self.in_channels {
-            let reason =
-                format!("{} for images of {channels} channels: they must be equal", self.in_channels);
-            return Err(Error::config("in_channels", reason));
-        }
-        let factor = 1 << (self.block_out_channels.len() - 1);
-        if height % factor != 0 || width % factor != 0 {
-            let reason = format!(
-                "{height}x{width} images cannot be halved {} times",
-                self.block_out_channels.len() - 1
-            );
-            return Err(Error::config("block_out_channels", reason));
-        }
-        Ok(())
+        self.plan()?.check_images(channels, height, width)
     }
 
-    /// Width of the time embedding.
-    pub fn embedding(&self) -> i64 {
-        4 * self.block_out_channels[0]
+    /// Every block with its sizes.
+    pub fn plan(&self) -> Result<Plan> {
+        self.check()?;
+        let mut plan = self.as_unet2d(TimeEmbeddingConfig::default())?.plan()?;
+        plan.conditioning.time = self.time_embedding.clone();
+        plan.time_in_attention(self.time_attention);
+        plan.check()?;
+        Ok(plan)
     }
 
-    /// A residual block of this network.
-    pub(crate) fn block(&self, from: i64, to: i64) -> ResBlockShape {
-        ResBlockShape {
-            from,
-            to,
-            embedding: self.embedding(),
-            norm_groups: self.norm_num_groups,
-            norm_eps: self.norm_eps,
+    /// The same network as diffusers' `UNet2DModel`; an error names what that class does not have.
+    pub fn to_diffusers(&self) -> Result<UNet2DModelConfig> {
+        if self.time_attention != TimeAttention::None {
+            let reason = "UNet2DModel has no time in its attention: only none can be exported";
+            return Err(Error::config("time_attention", reason));
+        }
+        self.as_unet2d(self.time_embedding.clone())
+    }
+
+    fn as_unet2d(&self, time: TimeEmbeddingConfig) -> Result<UNet2DModelConfig> {
+        let (flip_sin_to_cos, freq_shift) = match time {
+            TimeEmbeddingConfig::Mlp { of } => match *of {
+                TimeEmbeddingConfig::Sinusoidal { flip_sin_to_cos, freq_shift } => {
+                    (flip_sin_to_cos, freq_shift)
+                }
+                _ => return Err(not_exported()),
+            },
+            _ => return Err(not_exported()),
+        };
+        let resnet = self.resample_type == ResampleType::Resnet;
+        let down = |attends: &bool| match (attends, resnet) {
+            (true, _) => DownBlockType::AttnDownBlock2D,
+            (false, true) => DownBlockType::ResnetDownsampleBlock2D,
+            (false, false) => DownBlockType::DownBlock2D,
+        };
+        let up = |attends: &bool| match (attends, resnet) {
+            (true, _) => UpBlockType::AttnUpBlock2D,
+            (false, true) => UpBlockType::ResnetUpsampleBlock2D,
+            (false, false) => UpBlockType::UpBlock2D,
+        };
+        Ok(UNet2DModelConfig {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            flip_sin_to_cos,
+            freq_shift,
+            down_block_types: self.attention.iter().map(down).collect(),
+            up_block_types: self.attention.iter().rev().map(up).collect(),
+            mid_block_type: Some(MidBlockType::UNetMidBlock2D),
+            block_out_channels: self.block_out_channels.clone(),
+            layers_per_block: self.layers_per_block,
+            downsample_type: self.resample_type,
+            upsample_type: self.resample_type,
             dropout: self.dropout,
-        }
+            attention_head_dim: Some(self.attention_head_dim),
+            norm_num_groups: Some(self.norm_num_groups),
+            attn_norm_num_groups: Some(self.norm_num_groups),
+            norm_eps: self.norm_eps,
+            resnet_time_scale_shift: self.resnet_time_scale_shift,
+            add_attention: self.mid_attention,
+            num_class_embeds: self.num_class_embeds,
+            ..UNet2DModelConfig::default()
+        })
     }
+}
+
+fn not_exported() -> Error {
+    Error::config("time_embedding", "only an mlp of sinusoidal can be exported to UNet2DModel")
 }

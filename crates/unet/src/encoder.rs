@@ -1,26 +1,27 @@
 //! The way down, and the middle.
 
-use crate::UNetConfig;
-use heldout_nn::{Downsample, ResBlock, SelfAttention, TimeEmbedding, conv2d};
+use crate::conditioning::{Conditioning, Told};
+use crate::level::{AttentionLayer, DownLevel};
+use crate::plan::Plan;
+use heldout_core::{Cond, Input, Result};
+use heldout_nn::{Conv2d, ResBlock};
 use tch::{Tensor, nn};
 
-/// One resolution of the encoder.
-#[derive(Debug)]
-struct DownBlock {
-    resnets: Vec<ResBlock>,
-    attentions: Vec<SelfAttention>,
-    downsample: Option<Downsample>,
-}
-
-/// The encoder of a UNet with its time embedding and its middle block: a value of its own, since adapters copy it and
-/// nested UNets reuse it.
+/// The encoder of a UNet with its conditions and its middle block: a value of its own, since adapters copy it and nested
+/// UNets reuse it.
 #[derive(Debug)]
 pub struct Encoder {
-    time_embedding: TimeEmbedding,
-    conv_in: nn::Conv2D,
-    down_blocks: Vec<DownBlock>,
-    mid_resnets: [ResBlock; 2],
-    mid_attention: Option<SelfAttention>,
+    conditioning: Conditioning,
+    center_input: bool,
+    conv_in: Conv2d,
+    down_blocks: Vec<DownLevel>,
+    mid_block: Option<Mid>,
+}
+
+#[derive(Debug)]
+struct Mid {
+    first: ResBlock,
+    rest: Option<(Option<AttentionLayer>, ResBlock)>,
 }
 
 /// What an encoder makes of a batch.
@@ -30,67 +31,61 @@ pub struct Encoded {
     pub skips: Vec<Tensor>,
     /// The middle's output, at the coarsest resolution.
     pub mid: Tensor,
-    /// The time embedding after SiLU, `[B, embedding]`.
-    pub activated: Tensor,
-}
-
-/// An attention layer of `channels` in this network.
-pub(crate) fn attention(vs: &nn::Path<'_>, config: &UNetConfig, channels: i64) -> SelfAttention {
-    SelfAttention::new(vs, channels, config.attention_head_dim, config.norm_num_groups, config.norm_eps)
+    /// What all blocks are told.
+    pub told: Told,
 }
 
 impl Encoder {
-    /// Under `vs`: `time_embedding`, `conv_in`, `down_blocks`, `mid_block`.
-    pub fn new(vs: &nn::Path<'_>, config: &UNetConfig) -> Self {
-        let widths = &config.block_out_channels;
-        let last = widths[widths.len() - 1];
+    /// Under `vs`: `time_embedding` and its kin, `conv_in`, `down_blocks`, `mid_block`.
+    pub fn new(vs: &nn::Path<'_>, plan: &Plan) -> Self {
+        let (first, kernel) = (plan.width, plan.conv_in_kernel);
+        let padding = (kernel - 1) / 2;
         let mid = vs / "mid_block";
-        let down = |level: usize| {
-            let vs = vs / "down_blocks" / level;
-            let (from, to) = (widths[level.saturating_sub(1)], widths[level]);
-            let layers = 0..config.layers_per_block;
-            let from = |layer| if layer == 0 { from } else { to };
-            let attended = if config.attention[level] { layers.clone() } else { 0..0 };
-            DownBlock {
-                resnets: layers
-                    .map(|j| ResBlock::new(&(&vs / "resnets" / j), config.block(from(j), to)))
-                    .collect(),
-                attentions: attended.map(|j| attention(&(&vs / "attentions" / j), config, to)).collect(),
-                downsample: (level + 1 < widths.len())
-                    .then(|| Downsample::new(&(&vs / "downsamplers" / 0), to)),
-            }
-        };
+        let down = plan.down.iter().enumerate();
+        let mid_block = plan.mid.as_ref().map(|plan| Mid {
+            first: ResBlock::new(&(&mid / "resnets" / 0), plan.first),
+            rest: plan.rest.as_ref().map(|(attention, block)| {
+                let attention =
+                    attention.as_ref().map(|a| AttentionLayer::new(&(&mid / "attentions" / 0), a));
+                (attention, ResBlock::new(&(&mid / "resnets" / 1), *block))
+            }),
+        });
         Self {
-            time_embedding: TimeEmbedding::new(&(vs / "time_embedding"), widths[0], config.embedding()),
-            conv_in: conv2d(&(vs / "conv_in"), config.in_channels, widths[0], 3, 1),
-            down_blocks: (0..widths.len()).map(down).collect(),
-            mid_resnets: [0, 1].map(|j| ResBlock::new(&(&mid / "resnets" / j), config.block(last, last))),
-            mid_attention: config.mid_attention.then(|| attention(&(&mid / "attentions" / 0), config, last)),
+            conditioning: Conditioning::new(vs, &plan.conditioning),
+            center_input: plan.center_input,
+            conv_in: Conv2d::padded(&(vs / "conv_in"), plan.in_channels, first, kernel, 1, padding),
+            down_blocks: down.map(|(i, level)| DownLevel::new(&(vs / "down_blocks" / i), level)).collect(),
+            mid_block,
         }
     }
 
-    /// `x` `[B, C, H, W]`, `noise_level` `[B]`.
-    pub fn forward(&self, x: &Tensor, noise_level: &Tensor, train: bool) -> Encoded {
-        let activated = self.time_embedding.forward(noise_level).silu(); // [B, embedding]
-        let mut skips = vec![x.apply(&self.conv_in)]; // [B, widths[0], H, W]
-        let mut h = skips[0].shallow_clone();
-        for block in &self.down_blocks {
-            for (j, resnet) in block.resnets.iter().enumerate() {
-                h = resnet.forward(&h, &activated, train);
-                if let Some(attention) = block.attentions.get(j) {
-                    h = attention.forward(&h);
+    /// Which condition is missing, or of another shape than the network takes.
+    pub(crate) fn check(&self, batch: i64, cond: &Cond) -> Result<()> {
+        self.conditioning.check(batch, cond)
+    }
+
+    /// `x` `[B, C, H, W]` with its noise level and conditions.
+    pub fn forward(&self, input: Input<'_>) -> Encoded {
+        let centered = self.center_input.then(|| 2.0 * input.x - 1.0);
+        let x = centered.as_ref().unwrap_or(input.x);
+        let told = self.conditioning.forward(x, input.noise_level, input.cond);
+        let hinted = told.hint.as_ref().map(|hint| Tensor::cat(&[x, hint], 1));
+        let mut h = self.conv_in.forward(hinted.as_ref().unwrap_or(x));
+        let mut skips = vec![h.shallow_clone()];
+        let mut image = x.shallow_clone();
+        let around = told.around(input.train);
+        for level in &self.down_blocks {
+            h = level.forward(h, &mut image, around, &mut skips);
+        }
+        if let Some(Mid { first, rest }) = &self.mid_block {
+            h = first.forward(&h, around.embedded, around.train);
+            if let Some((attention, block)) = rest {
+                if let Some(attention) = attention {
+                    h = attention.forward(&h, around);
                 }
-                skips.push(h.shallow_clone());
-            }
-            if let Some(downsample) = &block.downsample {
-                h = downsample.forward(&h);
-                skips.push(h.shallow_clone());
+                h = block.forward(&h, around.embedded, around.train);
             }
         }
-        h = self.mid_resnets[0].forward(&h, &activated, train);
-        if let Some(attention) = &self.mid_attention {
-            h = attention.forward(&h);
-        }
-        Encoded { mid: self.mid_resnets[1].forward(&h, &activated, train), skips, activated }
+        Encoded { skips, mid: h, told }
     }
 }

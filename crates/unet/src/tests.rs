@@ -1,7 +1,9 @@
 //! Laws, and the same numbers as diffusers for the same weights.
 
+use crate::diffusers::{ResampleType, TimeScaleShift};
 use crate::{UNet, UNetConfig};
 use heldout_core::{Backbone, Cond, Input, Params, Recorder, Site};
+use heldout_nn::{TimeAttention, TimeEmbeddingConfig};
 use heldout_testkit::{Golden, check_backbone, close};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -17,6 +19,11 @@ fn config() -> UNetConfig {
         norm_num_groups: 4,
         norm_eps: 1e-5,
         dropout: 0.0,
+        time_embedding: TimeEmbeddingConfig::default(),
+        time_attention: TimeAttention::None,
+        resnet_time_scale_shift: TimeScaleShift::Default,
+        resample_type: ResampleType::Conv,
+        num_class_embeds: None,
     }
 }
 

@@ -56,7 +56,7 @@ fn bad_input_is_a_typed_error() {
         let none = Tensor::zeros([0, 1, 4, 4], (Kind::Float, Device::Cpu));
         says(try_run(sampler, &d, none, &good, &Cond::default()), &["x", "no sample"]);
         let label = Some(Tensor::zeros([2], (Kind::Int64, Device::Cpu)));
-        let cond = Cond { label, context: None };
+        let cond = Cond { label, ..Cond::default() };
         says(try_run(sampler, &d, start(3), &good, &cond), &["cond.label", "2 rows", "3 samples"]);
         says(try_run(sampler, &Spoiled, start(3), &good, &Cond::default()), &["x_start_hat", "NaN"]);
     }

@@ -20,7 +20,7 @@ const MEANS: [f64; 3] = [-0.6, 0.9, 0.0];
 const STDS: [f64; 3] = [0.4, 0.3, 1.2];
 
 fn labels(ids: &[i64]) -> Cond {
-    Cond { label: Some(Tensor::from_slice(ids)), context: None }
+    Cond::of_labels(Tensor::from_slice(ids))
 }
 
 /// The exact denoiser of one Gaussian for each class; class 2 stands for none.

@@ -1,0 +1,122 @@
+//! The diffusion transformer.
+
+use crate::block::Block;
+use crate::config::{DitConfig, EmbedderPlace};
+use crate::embedding::{Embedder, FinalLayer, PatchEmbedding};
+use heldout_core::{Backbone, Cond, Error, Input, Probe, Result, Site};
+use heldout_nn::Activation;
+use tch::{Tensor, nn};
+
+/// The diffusion transformer of Peebles and Xie 2023 with the parameter names of diffusers' `DiTTransformer2DModel`.
+///
+/// Law: the output is exactly 0 at initialisation, and every block the identity.
+#[derive(Debug)]
+pub struct Dit {
+    pub(crate) pos_embed: PatchEmbedding,
+    embedders: Vec<Embedder>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) last: FinalLayer,
+    config: DitConfig,
+}
+
+/// The conditions of every block, before and after SiLU.
+pub(crate) struct Conditions(Vec<(Tensor, Tensor)>);
+
+impl Conditions {
+    /// Of block `i`, after SiLU.
+    pub(crate) fn activated(&self, i: usize) -> &Tensor {
+        &self.0[i.min(self.0.len() - 1)].1
+    }
+
+    /// Of the last layer.
+    pub(crate) fn last(&self) -> &Tensor {
+        &self.0[0].0
+    }
+}
+
+impl Dit {
+    /// Under `vs`: `pos_embed.proj`, `transformer_blocks`, `proj_out_1`, `proj_out_2`, and the embedders: `time_embedder` and
+    /// `class_embedder`, or one in the `norm1.emb` of each block.
+    pub fn new(vs: &nn::Path<'_>, config: &DitConfig) -> Result<Self> {
+        config.check()?;
+        let block = |i: usize| vs / "transformer_blocks" / i;
+        let embedders = match config.embedders {
+            EmbedderPlace::Shared => {
+                vec![Embedder::new(&(vs / "time_embedder"), &(vs / "class_embedder"), config)]
+            }
+            EmbedderPlace::EachBlock => (0..config.depth)
+                .map(|i| {
+                    let emb = block(i) / "norm1" / "emb";
+                    Embedder::new(&(&emb / "timestep_embedder"), &(&emb / "class_embedder"), config)
+                })
+                .collect(),
+        };
+        Ok(Self {
+            pos_embed: PatchEmbedding::new(&(vs / "pos_embed"), config),
+            embedders,
+            blocks: (0..config.depth).map(|i| Block::new(&block(i), config)).collect(),
+            last: FinalLayer::new(vs, config),
+            config: config.clone(),
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    pub(crate) fn conditions(&self, level: &Tensor, cond: &Cond, train: bool) -> Conditions {
+        // All embedders see the same labels: a class is dropped for the whole network.
+        let labels = self.embedders[0].labels(cond, level.size()[0], train);
+        let of = |embedder: &Embedder| {
+            let condition = embedder.forward(level, labels.as_ref());
+            let activated = Activation::Silu.apply(&condition);
+            (condition, activated)
+        };
+        Conditions(self.embedders.iter().map(of).collect())
+    }
+
+    pub(crate) fn check_rows(&self, rows: i64, input: Input<'_>) -> Result<()> {
+        if input.noise_level.size() != [rows] {
+            let reason = format!("is of shape {:?}: one for each of {rows} rows", input.noise_level.size());
+            return Err(Error::config("timestep", reason));
+        }
+        self.embedders[0].check(rows, input.cond)
+    }
+
+    pub(crate) fn check_sizes(&self, size: &[i64], wanted: &str) -> Result<()> {
+        let [.., height, width] = *size else { unreachable!("the caller counted the dimensions") };
+        let (channels, patch) = (self.config.in_channels, self.config.patch_size);
+        let cut = |n: i64| n >= patch && n % patch == 0;
+        if size.contains(&0) || size[1] != channels || !cut(height) || !cut(width) {
+            let reason = format!(
+                "is of shape {size:?}: the network needs {wanted} of {channels} channels, sides multiples of {patch}"
+            );
+            return Err(Error::config("sample", reason));
+        }
+        Ok(())
+    }
+}
+
+impl Backbone for Dit {
+    /// `[B, in_channels, H, W] -> [B, out_channels, H, W]`; `H` and `W` are multiples of the patch, not the base size alone.
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        let size = input.x.size();
+        let (mut tokens, place) = self.pos_embed.forward(input.x);
+        let conditions = self.conditions(input.noise_level, input.cond, input.train);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let out = block.forward(&tokens, conditions.activated(i), &place, input.train);
+            tokens = probe.at(Site::Block(i), out);
+        }
+        self.last.forward(&tokens, conditions.last(), size[2], size[3])
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        let size = input.x.size();
+        if size.len() != 4 {
+            return Err(Error::config("sample", format!("is of shape {size:?}: [B, C, H, W] is needed")));
+        }
+        self.check_sizes(&size, "[B, C, H, W]")?;
+        self.check_rows(size[0], input)
+    }
+}

@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![allow(unsafe_code, reason = "the one crate that crosses into C++ by itself")]
+
+mod attention;
+mod conv;
+mod ffi;
+mod meta;
+mod optimizer;
+
+pub use attention::attend;
+pub use conv::conv3x3;
+pub use meta::{is_meta, meta};
+pub use optimizer::{Adam, adam_, adam_w_, grad_norm, lerp_, scale_};
+
+#[cfg(test)]
+mod tests;
