@@ -40,7 +40,7 @@ fn main() {
     if x86 {
         shim.define("HELDOUT_X86", None);
     }
-    shim.files(["cpp/shim.cpp", "cpp/attention.cpp", "cpp/conv.cpp"]);
+    shim.file("cpp/all.cpp");
     shim.compile("heldout_torch_ext");
 
     let clones: &[(&str, &[&str])] = if x86 { &CLONES } else { &[] };

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
     ("heldout-torch-ext", &[]),
@@ -22,7 +22,7 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("heldout-regularization", &[]),
     ("heldout-metrics", &[]),
     ("heldout-data", &[]),
-    ("heldout-train", &[]),
+    ("heldout-train", &["heldout-torch-ext"]),
     ("heldout-weights", &["heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit"]),
     (
         "heldout-lab",
@@ -34,7 +34,18 @@ const EDGES: [(&str, &[&str]); 16] = [
             "heldout-samplers",
             "heldout-schedules",
             "heldout-train",
-            "heldout-unet",
+            "heldout-weights",
+        ],
+    ),
+    (
+        "heldout-benches",
+        &[
+            "heldout-nn",
+            "heldout-samplers",
+            "heldout-schedules",
+            "heldout-torch-ext",
+            "heldout-train",
+            "heldout-weights",
         ],
     ),
     ("xtask", &[]),

@@ -3,18 +3,11 @@
 use crate::layers::{LayerNorm, Linear, RmsNorm};
 use crate::{Rotary, tally};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, nn};
-
-/// Heads up to this width give libtorch's blockwise CPU kernel little arithmetic for its bookkeeping: two batched products
-/// make a whole training step about a tenth faster, for more memory; wider ones, and larger score matrices, it does better
-/// (`cargo bench -p heldout-nn`, `-p heldout-unet`; docs/log.md has the figures).
-const SMALL_HEAD: i64 = 8;
-/// Numbers in the score matrix up to which that holds.
-const CPU_SCORES: i64 = 1 << 24;
+use tch::{Kind, Tensor, nn};
 
 /// `softmax(q k^T / sqrt(D)) v` for `[B, heads, L, D]`; Vaswani et al. 2017, Eq. 1.
 ///
-/// Picks the kernel by shape and device: the choice is a function of both, so that a run stays reproducible.
+/// The kernel is a function of shape, kind and device, so that a run stays reproducible ([`heldout_torch_ext::attend`]).
 /// `bias` `[B, 1, 1, K]` is added to the scores.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let keys = k.size()[2];
@@ -32,16 +25,10 @@ pub fn attend_in_f32(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
 }
 
 fn kernel(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let Some(bias) = bias else { return heldout_torch_ext::attend(q, k, v) };
     let size = q.size();
-    let (batch, heads, length, width) = (size[0], size[1], size[2], size[3]);
-    let keys = k.size()[2];
-    let scores = batch * heads * length * keys;
-    if q.device() != Device::Cpu || width > SMALL_HEAD || scores > CPU_SCORES || bias.is_some() {
-        let bias = bias.map(|b| b.expand([batch, heads, length, keys], false));
-        return Tensor::scaled_dot_product_attention(q, k, v, bias, 0.0, false, None, false);
-    }
-    let scaled = q * (width as f64).powf(-0.5);
-    scaled.matmul(&k.transpose(-2, -1)).softmax(-1, q.kind()).matmul(v)
+    let bias = bias.expand([size[0], size[1], size[2], k.size()[2]], false);
+    Tensor::scaled_dot_product_attention(q, k, v, Some(bias), 0.0, false, None, false)
 }
 
 /// `[B, L, C] -> [B, heads, L, C / heads]`.

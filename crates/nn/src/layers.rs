@@ -3,8 +3,9 @@
 //! Every number that a network learns is made by [`variable`], and every matrix product is counted, so that a network can
 //! be described without being held in memory ([`crate::describe`]).
 
-use crate::tally;
+use crate::{Activation, tally};
 use heldout_core::stream;
+use heldout_torch_ext::{conv3x3, group_norm, group_norm_silu, layer_norm_modulate};
 use tch::nn::Init;
 use tch::{Kind, Tensor, nn};
 
@@ -151,6 +152,9 @@ impl Conv2d {
 
 impl Conv2d {
     fn convolve(&self, x: &Tensor) -> Tensor {
+        if self.weight.size()[2] == 3 && self.stride == 1 && self.padding == 1 {
+            return conv3x3(x, &self.weight, self.bias.as_ref());
+        }
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         x.conv2d(&self.weight, self.bias.as_ref(), stride, padding, [1, 1], 1)
     }
@@ -178,16 +182,27 @@ impl GroupNorm {
 
     /// `[B, channels, ..]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let out = tally::shaped(x, &x.size()).unwrap_or_else(|| {
-            x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, false)
-        });
+        let out = tally::shaped(x, &x.size()).unwrap_or_else(|| group_norm(x, None, &self.constants()));
         tally::kept(&out);
         out
     }
 
-    /// The norm and the activation after it.
-    pub fn activated(&self, x: &Tensor, activation: crate::Activation) -> Tensor {
-        activation.apply(&self.forward(x))
+    /// The norm of `x + shift` and the activation after it; `shift` `[B, channels]`.
+    pub fn activated(&self, x: &Tensor, shift: Option<&Tensor>, activation: Activation) -> Tensor {
+        if activation == Activation::Silu && !tally::is_shape(x) {
+            let out = group_norm_silu(x, shift, &self.constants());
+            tally::kept(&out);
+            return out;
+        }
+        match shift {
+            Some(shift) => activation.apply(&self.forward(&(x + shift.unsqueeze(-1).unsqueeze(-1)))),
+            None => activation.apply(&self.forward(x)),
+        }
+    }
+
+    fn constants(&self) -> heldout_torch_ext::GroupNorm<'_> {
+        let Self { groups, weight, bias, eps } = self;
+        heldout_torch_ext::GroupNorm { groups: *groups, weight, bias, eps: *eps }
     }
 }
 
@@ -209,6 +224,16 @@ impl LayerNorm {
     /// Without weights.
     pub fn plain(channels: i64, eps: f64) -> Self {
         Self { channels, affine: None, eps }
+    }
+
+    /// `norm(x) (1 + scale) + shift`, of `x` `[B, L, C]`, `shift` and `scale` `[B, C]`.
+    pub fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Tensor {
+        if self.affine.is_some() || tally::is_shape(x) {
+            return self.forward(x) * (scale.unsqueeze(1) + 1.0) + shift.unsqueeze(1);
+        }
+        let out = layer_norm_modulate(x, shift, scale, self.eps);
+        tally::kept(&out);
+        out
     }
 
     /// `[.., channels]`.

@@ -133,9 +133,15 @@ impl Norm {
         }
     }
 
-    fn activated(&self, x: &Tensor, embedded: &Embedded, activation: Activation) -> Tensor {
+    fn activated(
+        &self,
+        x: &Tensor,
+        shift: Option<&Tensor>,
+        embedded: &Embedded,
+        activation: Activation,
+    ) -> Tensor {
         match self {
-            Self::Own(norm) => norm.activated(x, activation),
+            Self::Own(norm) => norm.activated(x, shift, activation),
             Self::Ada(norm) => activation.apply(&norm.forward(x, &embedded.raw)),
         }
     }
@@ -182,7 +188,7 @@ impl ResBlock {
     /// `x` `[B, from, H, W]` to `[B, to, ..]`.
     pub fn forward(&self, x: &Tensor, embedded: &Embedded, train: bool) -> Tensor {
         let ResBlockShape { activation, resample, skip_time_act, .. } = self.shape;
-        let mut h = self.norm1.activated(x, embedded, activation);
+        let mut h = self.norm1.activated(x, None, embedded, activation);
         let mut x = x.shallow_clone();
         if resample != Resample::Keep {
             (h, x) = (resample.forward(&h), resample.forward(&x));
@@ -194,10 +200,7 @@ impl ResBlock {
             (Some(time), TimeNorm::ScaleShift, Norm::Own(norm)) => {
                 activation.apply(&scale_and_shift(&norm.forward(&h), &time))
             }
-            (Some(time), _, norm) => {
-                norm.activated(&(h + time.unsqueeze(-1).unsqueeze(-1)), embedded, activation)
-            }
-            (None, _, norm) => norm.activated(&h, embedded, activation),
+            (time, _, norm) => norm.activated(&h, time.as_ref(), embedded, activation),
         };
         let h = self.conv2.forward(&drop_out(h, self.shape.dropout, train));
         let x = self.conv_shortcut.as_ref().map_or(x.shallow_clone(), |shortcut| shortcut.forward(&x));

@@ -3,13 +3,15 @@
 
 #include <memory>
 
-namespace heldout {
+namespace heldout::conv {
 namespace {
 
+constexpr int64_t FEWEST = 8;  // tiles; with fewer, transforming the weights costs more than it saves
 constexpr int64_t CHUNK = 192; // tiles whose transforms are held at once for the weights' gradient
 
 Tensor composed(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  return at::conv2d(x, weight, bias.defined() ? std::optional<Tensor>(bias) : std::nullopt, 1, 1);
+  if (x.is_meta()) return at::empty({x.size(0), weight.size(0), x.size(2), x.size(3)}, x.options()); // it has no kernel
+  return at::conv2d(x, weight, optional(bias), 1, 1);
 }
 
 /// `[N, from, H, W]` with these weights, `[to, from, 3, 3]`; as the gradient of the input, with those turned round.
@@ -61,7 +63,8 @@ Tensor weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& weight) 
 }
 
 struct Conv3x3 : torch::autograd::Function<Conv3x3> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias_) {
+    const Tensor bias = bias_.value_or(Tensor());
     ctx->save_for_backward({x, weight, bias});
     return convolve(x, weight, bias, false);
   }
@@ -84,18 +87,19 @@ Tensor conv3x3(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const bool ours = plain(x) && plain(weight) && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
                     x.dim() == 4 && weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 &&
                     x.size(1) == weight.size(1) && weight.size(0) % multiple == 0 && weight.size(1) % multiple == 0 &&
-                    x.size(2) >= 3 && x.size(3) >= 3 && x.size(0) > 0 &&
+                    x.size(2) >= 3 && x.size(3) >= 3 &&
+                    x.size(0) * ((x.size(2) + 3) / 4) * ((x.size(3) + 3) / 4) >= FEWEST &&
                     (!bias.defined() || (plain(bias) && bias.scalar_type() == at::kFloat && bias.is_contiguous() &&
                                          bias.numel() == weight.size(0)));
   if (!ours) return composed(x, weight, bias);
-  return recorded({x, weight, bias}) ? Conv3x3::apply(x, weight, bias) : convolve(x, weight, bias, false);
+  return recorded({x, weight, bias}) ? Conv3x3::apply(x, weight, optional(bias)) : convolve(x, weight, bias, false);
 }
 
 } // namespace
-} // namespace heldout
+} // namespace heldout::conv
 
 extern "C" char* heldout_conv3x3(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias,
                                  at::Tensor** out) {
   return heldout::guarded(
-      [&] { *out = new at::Tensor(heldout::conv3x3(*x, *weight, bias ? *bias : at::Tensor())); });
+      [&] { *out = new at::Tensor(heldout::conv::conv3x3(*x, *weight, bias ? *bias : at::Tensor())); });
 }

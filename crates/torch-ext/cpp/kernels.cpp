@@ -3,6 +3,7 @@
 
 #include "kernel_attention.h"
 #include "kernel_conv.h"
+#include "kernel_norm.h"
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -14,6 +15,14 @@ template <class T> constexpr Kernels<T> TABLE = {
     attention_scratch<T>,
     attention_forward<T>,
     attention_backward<T>,
+    group_forward<T>,
+    group_backward<T>,
+    modulate_forward<T>,
+    modulate_backward<T>,
+    gated_forward<T>,
+    gated_backward<T>,
+    gelu_forward<T>,
+    gelu_backward<T>,
 };
 
 constexpr ConvKernels CONV = {

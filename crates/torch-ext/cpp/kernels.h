@@ -15,6 +15,13 @@ struct HeadShape {
   int64_t queries, keys, width;
 };
 
+/// One group of a group norm: `channels` rows of `places` numbers; whether SiLU follows.
+struct GroupShape {
+  int64_t channels, places;
+  double eps;
+  bool silu;
+};
+
 /// Convolution of stride 1 with kernels of 3x3 and one zero around the image, channels in whole multiples of 16.
 struct ConvShape {
   int64_t from, to, height, width;
@@ -29,6 +36,18 @@ template <class T> struct Kernels {
   /// Gradients of the above from `out`, `lse` and the gradient `dout`.
   void (*attention_backward)(HeadShape, T scale, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<const T> out,
                              Rows<const T> dout, const T* lse, Rows<T> dq, Rows<T> dk, Rows<T> dv, T* scratch);
+  /// Norm of `x + shift` for one group; `shift`, by channel, may be null.
+  void (*group_forward)(GroupShape, const T* x, const T* shift, const T* weight, const T* bias, T* y, T* mean, T* rstd);
+  void (*group_backward)(GroupShape, const T* x, const T* shift, const T* weight, const T* bias, const T* dy, T mean,
+                         T rstd, T* dx, T* dweight, T* dbias, T* dshift);
+  void (*modulate_forward)(int64_t rows, int64_t width, T eps, const T* x, const T* shift, const T* scale, T* y,
+                           T* mean, T* rstd);
+  void (*modulate_backward)(int64_t rows, int64_t width, const T* x, const T* scale, const T* dy, const T* mean,
+                            const T* rstd, T* dx, T* dshift, T* dscale);
+  void (*gated_forward)(int64_t rows, int64_t width, const T* x, const T* gate, const T* h, T* y);
+  void (*gated_backward)(int64_t rows, int64_t width, const T* gate, const T* h, const T* dy, T* dh, T* dgate);
+  void (*gelu_forward)(int64_t n, const T* x, T* y);
+  void (*gelu_backward)(int64_t n, const T* x, const T* dy, T* dx);
 };
 
 /// The stages of a convolution; see kernel_conv.h.

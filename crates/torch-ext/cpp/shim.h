@@ -46,6 +46,9 @@ inline bool plain(const Tensor& t) {
   return t.device().is_cpu() && t.layout() == at::kStrided && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble);
 }
 
+/// An operation takes a tensor that may be missing in this form.
+inline std::optional<Tensor> optional(const Tensor& t) { return t.defined() ? std::optional<Tensor>(t) : std::nullopt; }
+
 /// The gradients of `compose(inputs)` from that of its result, themselves recorded: for a backward pass with
 /// `create_graph`, which a kernel of ours has no derivative for.
 template <class F> variable_list composed_gradients(const variable_list& inputs, const Tensor& dout, F&& compose) {

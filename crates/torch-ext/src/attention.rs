@@ -6,7 +6,7 @@ use tch::Tensor;
 /// `softmax(q k^T / sqrt(D)) v`: `q` `[B, heads, L, D]`, `k` and `v` `[B, heads, M, D]`, to `[B, heads, L, D]`; Vaswani et
 /// al. 2017, Eq. 1.
 ///
-/// On the CPU a kernel of this crate serves heads up to a width of 32, without the matrix of scores and without copies
+/// On the CPU a kernel of this crate serves heads up to a width of 16, without the matrix of scores and without copies
 /// as long as the last dimension is contiguous; libtorch's kernels serve the rest. The result lies in memory as
 /// `[B, L, heads, D]`, so that `transpose(1, 2).reshape([B, L, heads * D])` is a view. Can be differentiated twice.
 ///

@@ -8,7 +8,8 @@ use tch::Tensor;
 ///
 /// On the CPU in f32, with channels in whole multiples of 16 (32 with AVX-512), Winograd's minimal filtering F(4x4, 3x3)
 /// takes a quarter of the multiplications, forward and backward; Lavin and Gray 2016. Its rounding error is about twice
-/// that of the direct sum. Otherwise libtorch's own convolution. Can be differentiated twice.
+/// that of the direct sum. A batch of fewer than 8 tiles of 4x4 places, and everything else, takes libtorch's own
+/// convolution. Can be differentiated twice.
 ///
 /// # Panics
 /// If the shapes do not fit each other.

@@ -48,6 +48,30 @@ unsafe extern "C" {
         v: *const C_tensor,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn heldout_group_norm(
+        x: *const C_tensor,
+        shift: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        groups: i64,
+        eps: f64,
+        silu: c_int,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn heldout_modulate(
+        x: *const C_tensor,
+        shift: *const C_tensor,
+        scale: *const C_tensor,
+        eps: f64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn heldout_gated(
+        x: *const C_tensor,
+        gate: *const C_tensor,
+        h: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    pub(crate) fn heldout_gelu(x: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn heldout_conv3x3(
         x: *const C_tensor,
         weight: *const C_tensor,

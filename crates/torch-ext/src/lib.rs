@@ -5,11 +5,15 @@ mod attention;
 mod conv;
 mod ffi;
 mod meta;
+mod modulate;
+mod norm;
 mod optimizer;
 
 pub use attention::attend;
 pub use conv::conv3x3;
 pub use meta::{is_meta, meta};
+pub use modulate::{gated_residual, gelu_tanh, layer_norm_modulate};
+pub use norm::{GroupNorm, group_norm, group_norm_silu};
 pub use optimizer::{Adam, adam_, adam_w_, grad_norm, lerp_, scale_};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Optimisers whose whole state can be written down, which libtorch's own cannot.
 
 use heldout_core::{Error, Params, Persist, Result, State};
+use heldout_torch_ext::{Adam, adam_, adam_w_};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -92,60 +93,64 @@ impl Optimizer {
     }
 
     /// One step along the gradients in `params`; a parameter without a gradient stays.
-    pub fn step(&mut self, params: &Params, learning_rate: f64) {
+    pub fn step(&mut self, params: &Params, rate: f64) {
         self.steps += 1;
-        tch::no_grad(|| {
-            for (i, p) in params.tensors().enumerate() {
-                let g = p.grad();
-                if g.defined() {
-                    self.step_one(i, p.shallow_clone(), g, learning_rate);
+        let grads: Vec<(usize, Tensor, Tensor)> = params
+            .tensors()
+            .enumerate()
+            .map(|(i, p)| (i, p.shallow_clone(), p.grad()))
+            .filter(|(_, _, g)| g.defined())
+            .collect();
+        tch::no_grad(|| match self.config {
+            OptimizerConfig::Adam { betas, eps, weight_decay } => {
+                self.adam(&grads, adam_, Adam { rate, betas, eps, weight_decay });
+            }
+            OptimizerConfig::AdamW { betas, eps, weight_decay } => {
+                self.adam(&grads, adam_w_, Adam { rate, betas, eps, weight_decay });
+            }
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+                for (i, p, g) in grads {
+                    self.sgd(i, p, g, rate, [momentum, weight_decay], nesterov);
                 }
             }
         });
     }
 
-    fn step_one(&mut self, i: usize, mut p: Tensor, mut g: Tensor, rate: f64) {
-        match self.config {
-            OptimizerConfig::Adam { betas, eps, weight_decay } => {
-                if weight_decay != 0.0 {
-                    g = &p * weight_decay + g; // a new tensor: `.grad` stays
-                }
-                self.adam(i, &mut p, &g, rate, betas, eps);
-            }
-            OptimizerConfig::AdamW { betas, eps, weight_decay } => {
-                if weight_decay != 0.0 {
-                    let _ = p.g_mul_scalar_(1.0 - rate * weight_decay);
-                }
-                self.adam(i, &mut p, &g, rate, betas, eps);
-            }
-            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
-                if weight_decay != 0.0 {
-                    g = &p * weight_decay + g; // a new tensor: `.grad` stays
-                }
-                if momentum != 0.0 {
-                    let velocity = &mut self.first[i];
-                    let _ = velocity.g_mul_scalar_(momentum);
-                    let _ = velocity.g_add_(&g);
-                    g = if nesterov { g + &*velocity * momentum } else { velocity.shallow_clone() };
-                }
-                let _ = p.g_sub_(&(g * rate));
-            }
+    /// All parameters in one call: libtorch's fused kernel reads and writes each number once.
+    fn adam(&self, grads: &[(usize, Tensor, Tensor)], step: AdamStep, config: Adam) {
+        if grads.is_empty() {
+            return;
         }
+        let of = |list: &[Tensor]| grads.iter().map(|(i, ..)| list[*i].shallow_clone()).collect::<Vec<_>>();
+        let params: Vec<Tensor> = grads.iter().map(|(_, p, _)| p.shallow_clone()).collect();
+        let gradients: Vec<Tensor> = grads.iter().map(|(.., g)| g.shallow_clone()).collect();
+        step(&params, &gradients, &of(&self.first), &of(&self.second), self.steps, &config);
     }
 
-    fn adam(&mut self, i: usize, p: &mut Tensor, g: &Tensor, rate: f64, [beta1, beta2]: [f64; 2], eps: f64) {
-        let (first, second) = (&mut self.first[i], &mut self.second[i]);
-        let _ = first.lerp_(g, 1.0 - beta1);
-        let _ = second.lerp_(&g.square(), 1.0 - beta2);
-        let correction = |beta: f64| 1.0 - beta.powf(self.steps as f64);
-        let mut denominator = second.sqrt();
-        let _ = denominator.g_mul_scalar_(correction(beta2).powf(-0.5));
-        let _ = denominator.g_add_scalar_(eps);
-        let mut change = &*first / denominator;
-        let _ = change.g_mul_scalar_(rate / correction(beta1));
-        let _ = p.g_sub_(&change);
+    fn sgd(
+        &mut self,
+        i: usize,
+        mut p: Tensor,
+        mut g: Tensor,
+        rate: f64,
+        [momentum, weight_decay]: [f64; 2],
+        nesterov: bool,
+    ) {
+        if weight_decay != 0.0 {
+            g = &p * weight_decay + g; // a new tensor: `.grad` stays
+        }
+        if momentum != 0.0 {
+            let velocity = &mut self.first[i];
+            let _ = velocity.g_mul_scalar_(momentum);
+            let _ = velocity.g_add_(&g);
+            g = if nesterov { g + &*velocity * momentum } else { velocity.shallow_clone() };
+        }
+        let _ = p.g_sub_(&(g * rate));
     }
 }
+
+/// [`adam_`] or [`adam_w_`].
+type AdamStep = fn(&[Tensor], &[Tensor], &[Tensor], &[Tensor], u64, &Adam);
 
 impl Persist for Optimizer {
     fn state(&self) -> State {

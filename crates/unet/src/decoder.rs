@@ -49,7 +49,7 @@ impl Decoder {
             h = probe.at(Site::Up(i), level.resample(h, around, next));
         }
         if let Some((norm, activation)) = &self.norm_out {
-            h = norm.activated(&h, *activation);
+            h = norm.activated(&h, None, *activation);
         }
         let out = self.conv_out.forward(&h);
         match image {

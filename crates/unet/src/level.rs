@@ -194,7 +194,7 @@ impl UpLevel {
             *image = image.as_ref().map(|image| Resample::FirUp.forward(image));
         }
         if let Up::Beside { skip_norm, skip_conv, .. } = &self.resample {
-            let made = skip_conv.forward(&skip_norm.activated(&h, Activation::Silu));
+            let made = skip_conv.forward(&skip_norm.activated(&h, None, Activation::Silu));
             *image = Some(match image {
                 Some(image) => &*image + made,
                 None => made,

@@ -1,0 +1,140 @@
+"""Our backbones beside eager diffusers 0.42.1 (torch 2.13.0): the same libtorch, weights, batch and number of threads, one
+process each, in turn, so that both meet the same machine. Prints the ratio ours / theirs of time and of peak memory, median
+and range of the rounds, and the share of a matrix product's speed in the same process.
+
+    cargo build -p heldout-benches
+    python3 benches/peers/backbones.py [rounds] [case ..]"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OURS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/backbones"
+THREADS = os.cpu_count()
+
+
+def unet(**config):
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(norm_num_groups=8, attention_head_dim=8, **config)
+
+
+def make(network):
+    import torch
+
+    torch.manual_seed(0)
+    if network == "quickstart":
+        return unet(sample_size=16, in_channels=1, out_channels=1, block_out_channels=(32, 64), layers_per_block=1,
+                    down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+    if network == "ddpm-32":
+        return unet(sample_size=32, block_out_channels=(64, 128, 128), layers_per_block=2,
+                    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+                    up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))
+    from diffusers import DiTTransformer2DModel
+
+    return DiTTransformer2DModel(num_attention_heads=6, attention_head_dim=64, num_layers=12, out_channels=8)
+
+
+# Network, what is timed, rows, repeats.
+CASES = {
+    "quickstart-step": ("quickstart", "step", 16, 40),
+    "quickstart-forward": ("quickstart", "forward", 16, 60),
+    "quickstart-sample": ("quickstart", "sample", 1, 6),
+    "ddpm-32-step": ("ddpm-32", "step", 16, 5),
+    "ddpm-32-forward": ("ddpm-32", "forward", 16, 8),
+    "dit-s-2-step": ("dit-s-2", "step", 8, 4),
+    "dit-s-2-forward": ("dit-s-2", "forward", 8, 6),
+}
+
+
+def timed(repeats, run):
+    times = []
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times[3:])
+
+
+def theirs(folder, network, mode, rows, repeats):
+    import torch
+    from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DModel
+
+    torch.set_num_threads(THREADS)
+    model = (DiTTransformer2DModel if network == "dit-s-2" else UNet2DModel).from_pretrained(folder)
+    size = model.config.sample_size
+    x = torch.randn(rows, model.config.in_channels, size, size)
+    t = torch.randint(0, 1000, (rows,))
+    more = dict(class_labels=torch.randint(0, 10, (rows,))) if network == "dit-s-2" else {}
+    if mode == "step":
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01)
+        target = torch.randn(rows, model.out_channels if network == "dit-s-2" else model.config.out_channels, size, size)
+
+        def run():
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(model(x, t, **more).sample, target).backward()
+            optimizer.step()
+
+        ms = timed(repeats, run)
+    elif mode == "forward":
+        model.eval()
+        with torch.no_grad():
+            ms = timed(repeats, lambda: model(x, t, **more).sample)
+    else:
+        model.eval()
+        scheduler = DDIMScheduler(clip_sample=False)
+        scheduler.set_timesteps(50)
+
+        def run():
+            state = x
+            for step in scheduler.timesteps:
+                state = scheduler.step(model(state, step).sample, step, state).prev_sample
+
+        with torch.no_grad():
+            ms = timed(repeats, run) / 50
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    print(ms, peak, 2 * 2048**3 / timed(5, lambda: a @ b) / 1e6)
+
+
+def run(command):
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def main():
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    names = sys.argv[2:] or list(CASES)
+    with tempfile.TemporaryDirectory() as folder:
+        for network in {CASES[name][0] for name in names}:
+            make(network).save_pretrained(f"{folder}/{network}")
+        for name in names:
+            network, mode, rows, repeats = CASES[name]
+            rows_of = []
+            for _ in range(rounds):
+                ours = [float(n) for n in run([OURS, f"{folder}/{network}", mode, rows, repeats]).split()]
+                peer = [sys.executable, __file__, "theirs", f"{folder}/{network}", network, mode, rows, repeats]
+                other = [float(n) for n in run(peer).split()]
+                work = 2e-6 * ours[2] * (3 if mode == "step" else 1) / (rows if mode == "sample" else 1)
+                rows_of.append((ours[0] / other[0], ours[1] / other[1], ours[0], other[0], ours[1], other[1],
+                                work / ours[0] / ours[3], work / other[0] / other[2]))
+            middle = [statistics.median(column) for column in zip(*rows_of)]
+            low, high = min(r[0] for r in rows_of), max(r[0] for r in rows_of)
+            print(f"{name}: time {middle[0]:.3f} ({low:.3f} to {high:.3f}), {1 / middle[0]:.2f}x; {middle[2]:.2f} beside "
+                  f"{middle[3]:.2f} ms; memory {middle[1]:.2f}, {middle[4]:.0f} beside {middle[5]:.0f} MiB; share of the "
+                  f"product's speed {middle[6]:.2f} beside {middle[7]:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["theirs"]:
+        folder, network, mode, rows, repeats = sys.argv[2:]
+        theirs(folder, network, mode, int(rows), int(repeats))
+    else:
+        main()

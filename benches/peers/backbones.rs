@@ -1,0 +1,117 @@
+//! One run of one network: `backbones FOLDER STEP|FORWARD|SAMPLE ROWS REPEATS`. `backbones.py` runs it beside diffusers.
+//!
+//! Prints median milliseconds, peak memory in MiB, multiply-adds of one forward pass of the batch, and the speed of a
+//! matrix product in GFLOP/s.
+#![allow(unsafe_code, reason = "jemalloc reads its settings from a symbol")]
+
+use heldout_core::{Backbone, Cond, Input, NoiseStream, Params, Preconditioned, Sampler};
+use heldout_samplers::{Ddim, TimeGrid};
+use heldout_schedules::{NoiseScheduleConfig, Prediction};
+use heldout_train::{Optimizer, OptimizerConfig};
+use heldout_weights::{Model, OpenOptions};
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Those of the binary `heldout`.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
+
+/// Runs that are not counted.
+const WARM_UP: usize = 3;
+
+/// Median milliseconds.
+fn timed(repeats: usize, mut run: impl FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..repeats + WARM_UP)
+        .map(|_| {
+            let start = Instant::now();
+            run();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .skip(WARM_UP)
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[derive(Debug)]
+struct NoNoise;
+
+impl NoiseStream for NoNoise {
+    fn draw(&mut self, like: &Tensor, _: u64) -> Tensor {
+        like.zeros_like()
+    }
+}
+
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    peak.unwrap_or(0) / 1024
+}
+
+/// GFLOP/s of products of squares of 2048.
+fn product_speed() -> f64 {
+    let side = 2048;
+    let (a, b) = (Tensor::randn([side; 2], F32), Tensor::randn([side; 2], F32));
+    let ms = timed(5, || drop(a.matmul(&b)));
+    2.0 * (side as f64).powi(3) / ms / 1e6
+}
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, mode, rows, repeats] = &args[..] else { panic!("FOLDER MODE ROWS REPEATS") };
+    let (rows, repeats) = (rows.parse().expect("rows"), repeats.parse().expect("repeats"));
+    let model = Model::open(folder, Device::Cpu, OpenOptions::default()).expect("a model folder");
+    let example = model.config.example(rows, None, 77).expect("a shape");
+    tch::manual_seed(0);
+    let x = Tensor::randn(&example.sample, F32);
+    let level = Tensor::randint(1000, [rows], F32);
+    let label = (model.config.classes() > 0).then(|| Tensor::randint(10, [rows], (Kind::Int64, Device::Cpu)));
+    let cond = Cond { label, ..Cond::default() };
+    let batch = Input { x: &x, noise_level: &level, cond: &cond, train: true };
+    let (out, cost) = tch::no_grad(|| heldout_nn::count(|| model.backbone.forward(batch, &mut ())));
+    let ms = match mode.as_str() {
+        "step" => step(&model, batch, &out.randn_like(), repeats),
+        "forward" => {
+            let batch = Input { train: false, ..batch };
+            tch::no_grad(|| timed(repeats, || drop(model.backbone.forward(batch, &mut ()))))
+        }
+        _ => sample(model.backbone, &x, repeats),
+    };
+    let peak = peak_mib();
+    println!("{ms} {peak} {} {}", cost.multiply_adds, product_speed());
+}
+
+/// Forward, mean squared error, backward, AdamW.
+fn step(model: &Model, batch: Input<'_>, target: &Tensor, repeats: usize) -> f64 {
+    let params = Params::of(&model.vars);
+    let adam_w = OptimizerConfig::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let mut optimizer = Optimizer::new(adam_w, &params).expect("an optimiser of ours");
+    timed(repeats, || {
+        params.zero_grad();
+        let out = model.backbone.forward(batch, &mut ());
+        out.mse_loss(target, tch::Reduction::Mean).backward();
+        optimizer.step(&params, 1e-4);
+    })
+}
+
+/// Milliseconds of one of fifty steps of DDIM.
+fn sample(backbone: Box<dyn Backbone>, x: &Tensor, repeats: usize) -> f64 {
+    const STEPS: usize = 50;
+    let schedule = NoiseScheduleConfig::DDPM.build().expect("a schedule of ours");
+    let denoiser = Preconditioned { backbone, parameterization: Box::new(Prediction::Epsilon), schedule };
+    let times = TimeGrid::default().times(denoiser.schedule.as_ref(), STEPS).expect("a grid of ours");
+    let run = || {
+        let sampler = Ddim { eta: 0.0 };
+        let out =
+            sampler.sample(&denoiser, x.shallow_clone(), &times, &Cond::default(), &mut NoNoise, &mut |_| ());
+        drop(out.expect("a sample"));
+    };
+    tch::no_grad(|| timed(repeats, run)) / STEPS as f64
+}
