@@ -58,6 +58,8 @@ pub enum Site {
     Up(usize),
     /// The output of the `i`th block of a transformer.
     Block(usize),
+    /// The output of the `i`th of several heads, of the shape of the network's own output.
+    Head(usize),
 }
 
 /// Sees, and may replace, the activations at named sites of one forward pass. `()` looks away.
