@@ -223,7 +223,9 @@ impl DitConfig {
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return fail("norm_eps", format!("{} is not a positive number", self.norm_eps));
         }
-        self.time_embedding.check(FEATURES).map_err(|e| e.within("time_embedding"))
+        let is_learned = matches!(self.time_embedding, TimeEmbeddingConfig::Mlp { .. });
+        let features = if is_learned { FEATURES } else { width };
+        self.time_embedding.check(features).map_err(|e| e.within("time_embedding"))
     }
 
     /// Whether images of this shape fit: channels, and sides that are cut into patches.

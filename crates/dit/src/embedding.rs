@@ -7,7 +7,8 @@ use heldout_nn::{
     same_place, sin_cos_2d, to_tokens,
 };
 use std::cell::RefCell;
-use tch::{Kind, Tensor, nn};
+use std::rc::Rc;
+use tch::{Device, Kind, Tensor, nn};
 
 /// Where the tokens of an image are.
 #[derive(Debug)]
@@ -18,6 +19,9 @@ pub(crate) enum Place {
     Turned(Rotary),
 }
 
+/// What places depend on: the size of the grid, the kind of its numbers, where they are.
+type Key = ([i64; 2], Kind, Device);
+
 /// Images as tokens.
 #[derive(Debug)]
 pub(crate) struct PatchEmbedding {
@@ -27,8 +31,8 @@ pub(crate) struct PatchEmbedding {
     width: i64,
     head_dim: i64,
     base: i64,
-    /// The places of the last size that was seen.
-    places: RefCell<Option<([i64; 2], std::rc::Rc<Place>)>>,
+    /// The places of the last tokens that were seen.
+    places: RefCell<Option<(Key, Rc<Place>)>>,
 }
 
 impl PatchEmbedding {
@@ -46,7 +50,7 @@ impl PatchEmbedding {
     }
 
     /// `[B, C, H, W] -> [B, L, width]`, and where the tokens are.
-    pub(crate) fn forward(&self, x: &Tensor) -> (Tensor, std::rc::Rc<Place>) {
+    pub(crate) fn forward(&self, x: &Tensor) -> (Tensor, Rc<Place>) {
         let size = x.size();
         let grid = [size[2] / self.patch, size[3] / self.patch];
         let tokens = to_tokens(&self.proj.forward(x));
@@ -57,21 +61,22 @@ impl PatchEmbedding {
         }
     }
 
-    fn place(&self, grid: [i64; 2], like: &Tensor) -> std::rc::Rc<Place> {
+    fn place(&self, grid: [i64; 2], like: &Tensor) -> Rc<Place> {
+        let key = (grid, like.kind(), like.device());
         if let Some((seen, place)) = self.places.borrow().as_ref()
-            && *seen == grid
+            && *seen == key
         {
             return place.clone();
         }
         let [height, width] = grid;
-        let place = std::rc::Rc::new(match self.positions {
+        let place = Rc::new(match self.positions {
             Positions::SinCos => {
                 let places = sin_cos_2d(height, width, self.base, self.width);
                 Place::Added(same_place(places, like))
             }
             Positions::Rotary => Place::Turned(Rotary::grid(height, width, self.head_dim, like)),
         });
-        *self.places.borrow_mut() = Some((grid, place.clone()));
+        *self.places.borrow_mut() = Some((key, place.clone()));
         place
     }
 }
@@ -111,7 +116,7 @@ impl Embedder {
         let table = self.classes.as_ref()?;
         let null = self.num_classes;
         let Some(label) = &cond.label else {
-            return Some(Tensor::full([rows], null, (Kind::Int64, table.device())));
+            return Some(table.ids(null, rows));
         };
         if !(train && self.label_dropout > 0.0) {
             return Some(label.shallow_clone());

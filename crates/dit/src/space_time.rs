@@ -114,7 +114,7 @@ impl SpaceTimeDit {
     }
 
     /// The positions of `frames` frames, `[1, T, width]`: the nearest of those that are learned.
-    fn times(&self, frames: i64) -> Tensor {
+    pub(crate) fn times(&self, frames: i64) -> Tensor {
         if self.time_embed.size()[1] == frames {
             return self.time_embed.shallow_clone();
         }

@@ -224,7 +224,7 @@ impl NormedAttention {
         let mut x = x.shallow_clone();
         if let Some((norm, attention)) = &self.own {
             let h = attention.forward(&to_tokens(&norm.forward(&x, embedding)), AttentionInput::default());
-            x = x + to_image(&h, &size);
+            x = &x + to_image(&h, &size);
         }
         let context = around.context.map(|context| self.context_norm.forward(context));
         let bias = around.bias();

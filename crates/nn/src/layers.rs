@@ -1,7 +1,7 @@
 //! Linear layers, convolutions, norms and tables, with PyTorch's initialisation.
 //!
 //! Every number that a network learns is made by [`variable`], and every matrix product is counted, so that a network can
-//! be described without being held in memory ([`crate::describe`]).
+//! be described without being held in memory ([`crate::without_storage`], [`crate::count`]).
 
 use crate::{Activation, tally};
 use heldout_core::stream;
@@ -285,9 +285,9 @@ impl Embedding {
         Self(variable(vs, "weight", &[rows, width], Init::Randn { mean: 0.0, stdev: std }))
     }
 
-    /// Where it is.
-    pub fn device(&self) -> tch::Device {
-        self.0.device()
+    /// One id for `rows` rows, `[rows]`, where the table is.
+    pub fn ids(&self, id: i64, rows: i64) -> Tensor {
+        tally::beside(Tensor::full([rows], id, (Kind::Int64, tally::device(&self.0))), &self.0)
     }
 
     /// How many ids there are.

@@ -21,6 +21,7 @@ pub use attention::{
 };
 pub use feed_forward::{FeedForward, FeedForwardKind};
 pub use grounding::{Grounding, PositionNet};
+pub use heldout_torch_ext::meta;
 pub use image_attention::{
     AddedAttention, AddedAttentionShape, ContextNorm, NormedAttention, NormedAttentionShape, SelfAttention,
     Surroundings, to_image, to_tokens,

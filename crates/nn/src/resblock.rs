@@ -106,6 +106,7 @@ impl AdaGroupNorm {
     pub fn forward(&self, x: &Tensor, embedding: &Tensor) -> Tensor {
         let normed = tally::shaped(x, &x.size())
             .unwrap_or_else(|| x.group_norm(self.groups, None::<Tensor>, None::<Tensor>, self.eps, false));
+        tally::kept(&normed);
         scale_and_shift(&normed, &self.linear.forward(embedding))
     }
 }
