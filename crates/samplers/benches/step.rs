@@ -66,16 +66,9 @@ fn steps(c: &mut Criterion) {
         if shape[1] == 1 {
             let vars = nn::VarStore::new(Device::Cpu);
             let config = UNetConfig {
-                in_channels: 1,
-                out_channels: 1,
-                block_out_channels: vec![32, 64],
                 layers_per_block: 1,
                 attention: vec![false, true],
-                mid_attention: true,
-                attention_head_dim: 8,
-                norm_num_groups: 8,
-                norm_eps: 1e-5,
-                dropout: 0.0,
+                ..UNetConfig::new(1, &[32, 64])
             };
             let unet = UNet::new(&vars.root(), &config).expect("quickstart's");
             let level = Tensor::full([shape[0]], 500.0, (Kind::Float, Device::Cpu));

@@ -115,7 +115,7 @@ impl Conditioning {
         }
         let mut hint = None;
         if let Some(added) = &self.added {
-            embedding = embedding + added.forward(cond);
+            embedding = &embedding + added.forward(cond);
             hint = added.hint(cond);
         }
         if let Some(act) = self.plan.act {

@@ -50,6 +50,28 @@ pub struct UNetConfig {
 }
 
 impl UNetConfig {
+    /// Images of `channels` in and out at these resolutions, finest first: two blocks each, attention in the middle alone,
+    /// heads of 8 channels and norms of 8 groups.
+    pub fn new(channels: i64, block_out_channels: &[i64]) -> Self {
+        Self {
+            in_channels: channels,
+            out_channels: channels,
+            block_out_channels: block_out_channels.to_vec(),
+            layers_per_block: 2,
+            attention: vec![false; block_out_channels.len()],
+            mid_attention: true,
+            attention_head_dim: 8,
+            norm_num_groups: 8,
+            norm_eps: 1e-5,
+            dropout: 0.0,
+            time_embedding: TimeEmbeddingConfig::default(),
+            time_attention: TimeAttention::None,
+            resnet_time_scale_shift: TimeScaleShift::Default,
+            resample_type: ResampleType::Conv,
+            num_class_embeds: None,
+        }
+    }
+
     /// Which field cannot be honoured, and why.
     pub fn check(&self) -> Result<()> {
         let Self {

@@ -4,7 +4,7 @@ use crate::conditioning::{Conditioning, Told};
 use crate::level::{AttentionLayer, DownLevel};
 use crate::plan::Plan;
 use heldout_core::{Cond, Input, Result};
-use heldout_nn::{Conv2d, ResBlock};
+use heldout_nn::{Conv2d, ResBlock, Surroundings};
 use tch::{Tensor, nn};
 
 /// The encoder of a UNet with its conditions and its middle block: a value of its own, since adapters copy it and nested
@@ -22,6 +22,19 @@ pub struct Encoder {
 struct Mid {
     first: ResBlock,
     rest: Option<(Option<AttentionLayer>, ResBlock)>,
+}
+
+impl Mid {
+    fn forward(&self, x: Tensor, around: Surroundings<'_>) -> Tensor {
+        let mut h = self.first.forward(&x, around.embedded, around.train);
+        if let Some((attention, block)) = &self.rest {
+            if let Some(attention) = attention {
+                h = attention.forward(&h, around);
+            }
+            h = block.forward(&h, around.embedded, around.train);
+        }
+        h
+    }
 }
 
 /// What an encoder makes of a batch.
@@ -60,12 +73,24 @@ impl Encoder {
     }
 
     /// Which condition is missing, or of another shape than the network takes.
-    pub(crate) fn check(&self, batch: i64, cond: &Cond) -> Result<()> {
+    pub fn check(&self, batch: i64, cond: &Cond) -> Result<()> {
         self.conditioning.check(batch, cond)
     }
 
     /// `x` `[B, C, H, W]` with its noise level and conditions.
     pub fn forward(&self, input: Input<'_>) -> Encoded {
+        let Encoded { skips, mid, told } = self.descend(input, self.down_blocks.len());
+        let around = told.around(input.train);
+        let mid = match &self.mid_block {
+            Some(block) => block.forward(mid, around),
+            None => mid,
+        };
+        Encoded { skips, mid, told }
+    }
+
+    /// The `levels` finest resolutions alone, with as many skip connections; instead of a middle, their last output. The
+    /// change to a resolution that is left out is not made.
+    pub fn descend(&self, input: Input<'_>, levels: usize) -> Encoded {
         let centered = self.center_input.then(|| 2.0 * input.x - 1.0);
         let x = centered.as_ref().unwrap_or(input.x);
         let told = self.conditioning.forward(x, input.noise_level, input.cond);
@@ -74,16 +99,11 @@ impl Encoder {
         let mut skips = vec![h.shallow_clone()];
         let mut image = x.shallow_clone();
         let around = told.around(input.train);
-        for level in &self.down_blocks {
-            h = level.forward(h, &mut image, around, &mut skips);
-        }
-        if let Some(Mid { first, rest }) = &self.mid_block {
-            h = first.forward(&h, around.embedded, around.train);
-            if let Some((attention, block)) = rest {
-                if let Some(attention) = attention {
-                    h = attention.forward(&h, around);
-                }
-                h = block.forward(&h, around.embedded, around.train);
+        for (i, level) in self.down_blocks.iter().take(levels).enumerate() {
+            h = level.blocks(h, around, &mut skips);
+            // A last level may change the resolution as well, where the middle is at one of its own.
+            if i + 1 < levels || levels == self.down_blocks.len() {
+                h = level.resample(h, &mut image, around, &mut skips);
             }
         }
         Encoded { skips, mid: h, told }

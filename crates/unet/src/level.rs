@@ -13,7 +13,7 @@ pub(crate) enum AttentionLayer {
     Own(SelfAttention),
     Cross(Transformer2d),
     Added(AddedAttention),
-    Normed(NormedAttention),
+    Normed(Box<NormedAttention>),
 }
 
 impl AttentionLayer {
@@ -24,7 +24,7 @@ impl AttentionLayer {
             }
             AttentionPlan::Cross(shape) => Self::Cross(Transformer2d::new(vs, shape)),
             AttentionPlan::Added(shape) => Self::Added(AddedAttention::new(vs, shape)),
-            AttentionPlan::Normed(shape) => Self::Normed(NormedAttention::new(vs, shape)),
+            AttentionPlan::Normed(shape) => Self::Normed(Box::new(NormedAttention::new(vs, shape))),
         }
     }
 
@@ -100,19 +100,24 @@ impl DownLevel {
         Self { blocks: Blocks::new(vs, plan), resample }
     }
 
-    /// Adds a skip connection after every block and after a change of resolution with weights. `image` is carried along.
-    pub(crate) fn forward(
-        &self,
-        mut h: Tensor,
-        image: &mut Tensor,
-        around: Surroundings<'_>,
-        skips: &mut Vec<Tensor>,
-    ) -> Tensor {
+    /// Adds a skip connection after every block.
+    pub(crate) fn blocks(&self, mut h: Tensor, around: Surroundings<'_>, skips: &mut Vec<Tensor>) -> Tensor {
         for (resnet, attention) in &self.blocks.0 {
             h = after(attention, resnet.forward(&h, around.embedded, around.train), around);
             skips.push(h.shallow_clone());
         }
-        h = match &self.resample {
+        h
+    }
+
+    /// Adds a skip connection after a change of resolution with weights. `image` is carried along.
+    pub(crate) fn resample(
+        &self,
+        h: Tensor,
+        image: &mut Tensor,
+        around: Surroundings<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Tensor {
+        let h = match &self.resample {
             Down::Keep => return h,
             Down::Filter(filter) => return filter.forward(&h),
             Down::Conv(conv) => conv.forward(&h),
@@ -136,9 +141,9 @@ enum Up {
     Filter(Resample),
 }
 
-/// One resolution of the way up.
+/// One resolution of the way up: a value of its own, since nested UNets are grids of them.
 #[derive(Debug)]
-pub(crate) struct UpLevel {
+pub struct UpLevel {
     blocks: Blocks,
     resample: Up,
     carries_image: bool,
@@ -147,7 +152,7 @@ pub(crate) struct UpLevel {
 
 impl UpLevel {
     /// Under `vs`: `resnets`, `attentions`, `upsamplers`, or `resnet_up`, `skip_norm` and `skip_conv`.
-    pub(crate) fn new(vs: &nn::Path<'_>, plan: &LevelPlan) -> Self {
+    pub fn new(vs: &nn::Path<'_>, plan: &LevelPlan) -> Self {
         let first = vs / "upsamplers" / 0;
         let resample = match plan.resample {
             ResamplePlan::Keep => Up::Keep,
@@ -169,7 +174,22 @@ impl UpLevel {
         Self { blocks: Blocks::new(vs, plan), resample, carries_image, joins }
     }
 
-    /// Takes a skip connection for every block; `next` is the size of the one that the next level will take.
+    /// What every residual block gives, with its attention: block `k` takes what `join` makes of the last one's output.
+    pub fn each(
+        &self,
+        mut h: Tensor,
+        around: Surroundings<'_>,
+        join: impl Fn(&Tensor, usize) -> Tensor,
+    ) -> Vec<Tensor> {
+        let blocks = self.blocks.0.iter().enumerate().map(|(k, (resnet, attention))| {
+            let made = resnet.forward(&join(&h, k), around.embedded, around.train);
+            h = after(attention, made, around);
+            h.shallow_clone()
+        });
+        blocks.collect()
+    }
+
+    /// Takes a skip connection for every block.
     ///
     /// # Panics
     /// If the encoder made fewer.
@@ -204,7 +224,7 @@ impl UpLevel {
     }
 
     /// To the next resolution: twice the size, or, by a convolution, that of the skip connection that comes next.
-    pub(crate) fn resample(&self, h: Tensor, around: Surroundings<'_>, next: Option<[i64; 2]>) -> Tensor {
+    pub fn resample(&self, h: Tensor, around: Surroundings<'_>, next: Option<[i64; 2]>) -> Tensor {
         match &self.resample {
             Up::Keep => h,
             Up::Conv(conv) => conv.forward(&h, next),

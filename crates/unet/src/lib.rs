@@ -13,6 +13,7 @@ pub use conditioning::Told;
 pub use config::UNetConfig;
 pub use decoder::Decoder;
 pub use encoder::{Encoded, Encoder};
+pub use level::UpLevel;
 pub use unet::UNet;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A UNet written out: every block with its sizes. Configurations become plans, and plans become networks.
 
-use heldout_core::{Error, Result};
+use heldout_core::{Error, Input, Result};
 use heldout_nn::{
     Activation, AddedAttentionShape, AttentionShape, Grounding, MlpOptions, NormedAttentionShape,
     ResBlockShape, Resample, TimeAttention, TimeEmbeddingConfig, Transformer2dShape,
@@ -273,6 +273,26 @@ impl Plan {
             (None, None) => {}
         }
         needed
+    }
+
+    /// Whether images and noise levels of these shapes can be taken.
+    pub fn check_input(&self, input: Input<'_>) -> Result<()> {
+        let size = input.x.size();
+        let channels = self.image_channels();
+        if size.len() != 4 || size[1] != channels || size.contains(&0) {
+            let reason = format!("is of shape {size:?}: the network needs [B, {channels}, H, W]");
+            return Err(Error::config("sample", reason));
+        }
+        let halved = 1 << self.halvings();
+        if size[2] < halved || size[3] < halved {
+            let reason = format!("{}x{} cannot be halved {} times", size[2], size[3], self.halvings());
+            return Err(Error::config("sample", reason));
+        }
+        if input.noise_level.size() != [size[0]] {
+            let reason = format!("is of shape {:?}: one for each of {} rows", input.noise_level.size(), size[0]);
+            return Err(Error::config("timestep", reason));
+        }
+        Ok(())
     }
 
     /// Every attention layer.

@@ -1,7 +1,7 @@
 //! Laws, and the same numbers as diffusers for the same weights.
 
 use crate::diffusers::{ResampleType, TimeScaleShift};
-use crate::{UNet, UNetConfig};
+use crate::{Encoder, UNet, UNetConfig};
 use heldout_core::{Backbone, Cond, Input, Params, Recorder, Site};
 use heldout_nn::{TimeAttention, TimeEmbeddingConfig};
 use heldout_testkit::{Golden, check_backbone, close};
@@ -9,21 +9,10 @@ use tch::{Device, Kind, Tensor, nn};
 
 fn config() -> UNetConfig {
     UNetConfig {
-        in_channels: 3,
-        out_channels: 3,
-        block_out_channels: vec![4, 8, 12],
-        layers_per_block: 2,
         attention: vec![false, true, false],
-        mid_attention: true,
         attention_head_dim: 4,
         norm_num_groups: 4,
-        norm_eps: 1e-5,
-        dropout: 0.0,
-        time_embedding: TimeEmbeddingConfig::default(),
-        time_attention: TimeAttention::None,
-        resnet_time_scale_shift: TimeScaleShift::Default,
-        resample_type: ResampleType::Conv,
-        num_class_embeds: None,
+        ..UNetConfig::new(3, &[4, 8, 12])
     }
 }
 
@@ -96,4 +85,60 @@ fn impossible_sizes_are_named() {
     assert!(error(|c| c.dropout = 1.0).starts_with("dropout: 1"));
     assert!(config().check_images(3, 10, 16).unwrap_err().to_string().contains("10x16"));
     assert!(config().check_images(1, 16, 16).unwrap_err().to_string().starts_with("in_channels: 3"));
+}
+
+/// The options that diffusers' class has, and time in attention, which it has not.
+#[test]
+fn every_option_keeps_the_laws() {
+    let of = Box::new(TimeEmbeddingConfig::Fourier { scale: 1.0, log: true, flip_sin_to_cos: false });
+    for options in [
+        UNetConfig { resnet_time_scale_shift: TimeScaleShift::ScaleShift, ..config() },
+        UNetConfig { resample_type: ResampleType::Resnet, ..config() },
+        UNetConfig { time_attention: TimeAttention::All, ..config() },
+        UNetConfig { time_embedding: TimeEmbeddingConfig::Mlp { of }, ..config() },
+        UNetConfig { num_class_embeds: Some(4), ..config() },
+    ] {
+        let (_vars, unet) = unet(&options);
+        let label = options.num_class_embeds.map(|_| Tensor::from_slice(&[0i64, 3, 1, 1]));
+        let x = Tensor::randn([4, 3, 16, 8], (Kind::Float, Device::Cpu));
+        check_backbone(&unet, &x, &Cond { label, ..Cond::default() });
+    }
+}
+
+/// An encoder that stops early makes the first skip connections, and no others.
+#[test]
+fn an_encoder_that_stops_makes_the_first_skips() {
+    for resample_type in [ResampleType::Conv, ResampleType::Resnet] {
+        tch::manual_seed(0);
+        let vars = nn::VarStore::new(Device::Cpu);
+        let plan = UNetConfig { resample_type, ..config() }.plan().unwrap();
+        let encoder = Encoder::new(&vars.root(), &plan);
+        let (x, level) =
+            (Tensor::randn([1, 3, 8, 8], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[3.0f32]));
+        let input = Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false };
+        let whole = encoder.forward(input);
+        assert_eq!(whole.skips.len(), 9);
+        for levels in 1..=3 {
+            let part = encoder.descend(input, levels);
+            assert_eq!(part.skips.len(), 3 * levels);
+            assert!(part.skips.iter().zip(&whole.skips).all(|(a, b)| a.equal(b)));
+            assert!(part.mid.equal(&part.skips[3 * levels - 1]));
+        }
+    }
+}
+
+#[test]
+fn impossible_inputs_are_named() {
+    let (_vars, unet) = unet(&config());
+    let x = Tensor::randn([2, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let level = Tensor::from_slice(&[3.0f32, 4.0]);
+    let error = |x: &Tensor, level: &Tensor, cond: &Cond| {
+        let input = Input { x, noise_level: level, cond, train: false };
+        unet.check(input).map_err(|e| e.to_string()).unwrap_err()
+    };
+    let none = Cond::default();
+    assert!(error(&x.narrow(1, 0, 2), &level, &none).starts_with("sample: is of shape [2, 2, 8, 8]"));
+    assert!(error(&x.narrow(2, 0, 3), &level, &none).starts_with("sample: 3x8"));
+    assert!(error(&x, &level.narrow(0, 0, 1), &none).starts_with("timestep"));
+    assert!(error(&x, &level, &Cond::of_labels(Tensor::from_slice(&[0i64, 1]))).starts_with("class_labels"));
 }

@@ -2,7 +2,7 @@
 
 use crate::plan::Plan;
 use crate::{Decoder, Encoder, UNetConfig};
-use heldout_core::{Backbone, Error, Input, Probe, Result, like};
+use heldout_core::{Backbone, Input, Probe, Result, like};
 use heldout_nn::PositionNet;
 use tch::{Tensor, nn};
 
@@ -44,22 +44,7 @@ impl Backbone for UNet {
     }
 
     fn check(&self, input: Input<'_>) -> Result<()> {
-        let (size, plan) = (input.x.size(), &self.plan);
-        let channels = plan.image_channels();
-        if size.len() != 4 || size[1] != channels || size.contains(&0) {
-            let reason = format!("is of shape {size:?}: the network needs [B, {channels}, H, W]");
-            return Err(Error::config("sample", reason));
-        }
-        let halved = 1 << plan.halvings();
-        if size[2] < halved || size[3] < halved {
-            let reason = format!("{}x{} cannot be halved {} times", size[2], size[3], plan.halvings());
-            return Err(Error::config("sample", reason));
-        }
-        if input.noise_level.size() != [size[0]] {
-            let reason =
-                format!("is of shape {:?}: one for each of {} rows", input.noise_level.size(), size[0]);
-            return Err(Error::config("timestep", reason));
-        }
-        self.encoder.check(size[0], input.cond)
+        self.plan.check_input(input)?;
+        self.encoder.check(input.x.size()[0], input.cond)
     }
 }
