@@ -94,7 +94,7 @@ impl Head {
     /// `[B, width, H, W] -> [B, out_channels, H, W]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match &self.norm {
-            Some((norm, activation)) => self.conv.forward(&norm.activated(x, *activation)),
+            Some((norm, activation)) => self.conv.forward(&norm.activated(x, None, *activation)),
             None => self.conv.forward(x),
         }
     }

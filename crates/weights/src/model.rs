@@ -9,6 +9,7 @@ use heldout_dit::{
 };
 use heldout_unet::diffusers::{UNet2DConditionModelConfig, UNet2DModelConfig};
 use heldout_unet::{UNet, UNetConfig};
+use heldout_unetpp::{UNetPlusPlus, UNetPlusPlusConfig};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -21,6 +22,8 @@ use tch::{Device, Kind, Tensor, nn};
 pub enum ModelConfig {
     /// A UNet.
     Unet(UNetConfig),
+    /// A nested UNet.
+    Unetpp(UNetPlusPlusConfig),
     /// A diffusion transformer.
     Dit(DitConfig),
     /// A diffusion transformer for clips.
@@ -46,8 +49,12 @@ pub struct Example {
 }
 
 /// What a folder's `config.json` calls our own networks, and the recipe's kind of each.
-const OWN_CLASSES: [(&str, &str); 3] =
-    [("HeldoutUNet", "unet"), ("HeldoutDiT", "dit"), ("HeldoutSpaceTimeDiT", "space_time_dit")];
+const OWN_CLASSES: [(&str, &str); 4] = [
+    ("HeldoutUNet", "unet"),
+    ("HeldoutUNetPlusPlus", "unetpp"),
+    ("HeldoutDiT", "dit"),
+    ("HeldoutSpaceTimeDiT", "space_time_dit"),
+];
 /// Those of diffusers that are read.
 const CLASSES: [&str; 3] = ["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"];
 /// The class that diffusers' earlier versions saved its transformers under.
@@ -78,6 +85,7 @@ impl ModelConfig {
             "UNet2DConditionModel" => Self::UNet2DConditionModel(read(fields)?),
             "DiTTransformer2DModel" => Self::DiTTransformer2DModel(read(fields)?),
             "unet" => Self::Unet(read(fields)?),
+            "unetpp" => Self::Unetpp(read(fields)?),
             "dit" => Self::Dit(read(fields)?),
             _ => Self::SpaceTimeDit(read(fields)?),
         })
@@ -99,8 +107,8 @@ impl ModelConfig {
         Ok(match self {
             Self::Unet(config) => Self::UNet2DModel(Box::new(config.to_diffusers()?)),
             Self::Dit(config) => Self::DiTTransformer2DModel(DiTTransformer2DModelConfig::of(config)?),
-            Self::SpaceTimeDit(_) => {
-                let reason = "space_time_dit has no counterpart in diffusers";
+            Self::Unetpp(_) | Self::SpaceTimeDit(_) => {
+                let reason = "unetpp and space_time_dit have no counterpart in diffusers";
                 return Err(Error::config("kind", reason));
             }
             other => other.clone(),
@@ -111,6 +119,7 @@ impl ModelConfig {
     pub fn build(&self, vs: &nn::Path<'_>) -> Result<Box<dyn Backbone>> {
         Ok(match self {
             Self::Unet(config) => Box::new(UNet::new(vs, config)?),
+            Self::Unetpp(config) => Box::new(UNetPlusPlus::new(vs, config)?),
             Self::UNet2DModel(config) => Box::new(UNet::planned(vs, config.plan()?)?),
             Self::UNet2DConditionModel(config) => Box::new(UNet::planned(vs, config.plan()?)?),
             Self::Dit(config) => Box::new(Dit::new(vs, config)?),
@@ -123,6 +132,7 @@ impl ModelConfig {
     pub fn check_images(&self, channels: i64, height: i64, width: i64) -> Result<()> {
         match self {
             Self::Unet(config) => config.check_images(channels, height, width),
+            Self::Unetpp(config) => config.check_images(channels, height, width),
             Self::UNet2DModel(config) => config.plan()?.check_images(channels, height, width),
             Self::UNet2DConditionModel(config) => config.plan()?.check_images(channels, height, width),
             Self::Dit(config) => config.check_images(channels, height, width),
@@ -137,6 +147,7 @@ impl ModelConfig {
     pub fn out_channels(&self) -> i64 {
         match self {
             Self::Unet(config) => config.out_channels,
+            Self::Unetpp(config) => config.unet.out_channels,
             Self::UNet2DModel(config) => config.out_channels,
             Self::UNet2DConditionModel(config) => config.out_channels,
             Self::Dit(config) => config.out_channels,
@@ -149,6 +160,7 @@ impl ModelConfig {
     pub fn classes(&self) -> i64 {
         match self {
             Self::Unet(config) => config.num_class_embeds.unwrap_or(0),
+            Self::Unetpp(config) => config.unet.num_class_embeds.unwrap_or(0),
             Self::UNet2DModel(config) => config.num_class_embeds.unwrap_or(0),
             Self::UNet2DConditionModel(config) => config.num_class_embeds.unwrap_or(0),
             Self::Dit(config) => config.num_classes,
@@ -179,6 +191,7 @@ impl ModelConfig {
         };
         Ok(match self {
             Self::Unet(config) => of_unet(&config.plan()?, &Value::Null),
+            Self::Unetpp(config) => of_unet(&config.unet.plan()?, &Value::Null),
             Self::UNet2DModel(config) => of_unet(&config.plan()?, &config.sample_size),
             Self::UNet2DConditionModel(config) => of_unet(&config.plan()?, &config.sample_size),
             Self::Dit(config) => of_dit(config),
@@ -195,6 +208,7 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Unet(config) => config.check(),
+            Self::Unetpp(config) => config.check(),
             Self::UNet2DModel(config) => config.plan()?.check(),
             Self::UNet2DConditionModel(config) => config.plan()?.check(),
             Self::Dit(config) => config.check(),
