@@ -7,6 +7,7 @@
 use heldout_core::{Backbone, Cond, Input, NoiseStream, Params, Preconditioned, Sampler};
 use heldout_samplers::{Ddim, TimeGrid};
 use heldout_schedules::{NoiseScheduleConfig, Prediction};
+use heldout_torch_ext::forget_grads;
 use heldout_train::{Optimizer, OptimizerConfig};
 use heldout_weights::{Model, OpenOptions};
 use std::time::Instant;
@@ -94,7 +95,7 @@ fn step(model: &Model, batch: Input<'_>, target: &Tensor, repeats: usize) -> f64
     let adam_w = OptimizerConfig::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     let mut optimizer = Optimizer::new(adam_w, &params).expect("an optimiser of ours");
     timed(repeats, || {
-        params.zero_grad();
+        forget_grads(&params.tensors().map(Tensor::shallow_clone).collect::<Vec<_>>());
         let out = model.backbone.forward(batch, &mut ());
         out.mse_loss(target, tch::Reduction::Mean).backward();
         optimizer.step(&params, 1e-4);

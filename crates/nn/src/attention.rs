@@ -34,7 +34,7 @@ fn kernel(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// `[B, L, C] -> [B, heads, L, C / heads]`.
 pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let size = x.size();
-    x.view([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
+    x.unflatten(2, [heads, size[2] / heads]).transpose(1, 2)
 }
 
 /// The way back.
@@ -182,22 +182,30 @@ impl Attention {
     /// `[B, L, C] -> [B, L, C]`.
     pub fn forward(&self, x: &Tensor, input: AttentionInput<'_>) -> Tensor {
         let AttentionInput { context, bias, time, rotary } = input;
-        let asked = context.unwrap_or(x);
-        let project = |to: &Linear, from: &Tensor, timed: &Option<Linear>| {
-            let h = to.forward(from);
-            let h = match (timed, time) {
-                (Some(timed), Some(time)) => h + timed.forward(time).unsqueeze(1),
-                _ => h,
-            };
-            split_heads(&h, self.heads)
+        let timed = |h: Tensor, timed: &Option<Linear>| match (timed, time) {
+            (Some(timed), Some(time)) => h + timed.forward(time).unsqueeze(1),
+            _ => h,
         };
-        let mut q = self.norm_q.forward(project(&self.to_q, x, &self.time[0]));
-        let mut k = self.norm_k.forward(project(&self.to_k, asked, &self.time[1]));
-        let v = project(&self.to_v, asked, &self.time[2]);
+        let [q, k, v] = self.project(x, context);
+        let [in_q, in_k, in_v] = &self.time;
+        let mut q = self.norm_q.forward(split_heads(&timed(q, in_q), self.heads));
+        let mut k = self.norm_k.forward(split_heads(&timed(k, in_k), self.heads));
+        let v = split_heads(&timed(v, in_v), self.heads);
         if let Some(rotary) = rotary {
             (q, k) = (rotary.turn(&q), rotary.turn(&k));
         }
         self.to_out.forward(&join_heads(&attend(&q, &k, &v, bias)))
+    }
+}
+
+impl Attention {
+    /// Queries of `x`, keys and values of the context or of `x` itself: then one product makes all three.
+    fn project(&self, x: &Tensor, context: Option<&Tensor>) -> [Tensor; 3] {
+        let Self { to_q, to_k, to_v, .. } = self;
+        if let Some(asked) = context {
+            return [to_q.forward(x), to_k.forward(asked), to_v.forward(asked)];
+        }
+        Linear::side_by_side([to_q, to_k, to_v], x)
     }
 }
 

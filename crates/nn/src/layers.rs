@@ -79,6 +79,16 @@ impl Linear {
         }
     }
 
+    /// Several layers of one width on one input, by one product.
+    pub fn side_by_side<const N: usize>(layers: [&Self; N], x: &Tensor) -> [Tensor; N] {
+        let weight = Tensor::cat(&layers.map(|l| &l.weight), 0);
+        let biases: Vec<&Tensor> = layers.iter().filter_map(|l| l.bias.as_ref()).collect();
+        let bias = (biases.len() == N).then(|| Tensor::cat(&biases, 0));
+        let out = Self { weight, bias }.forward(x);
+        let width = layers[0].weight.size()[0];
+        std::array::from_fn(|i| out.narrow(-1, i as i64 * width, width))
+    }
+
     /// `[.., from] -> [.., to]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let out = x.linear(&self.weight, self.bias.as_ref());

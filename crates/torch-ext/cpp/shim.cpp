@@ -99,6 +99,12 @@ char* heldout_scale(size_t n, Tensor* const* tensors, Tensor* factor) {
   });
 }
 
+char* heldout_forget_grads(size_t n, Tensor* const* tensors) {
+  return guarded([&] {
+    for (size_t i = 0; i < n; i++) tensors[i]->mutable_grad() = Tensor();
+  });
+}
+
 char* heldout_lerp(size_t n, Tensor* const* tensors, Tensor* const* ends, double weight) {
   return guarded([&] {
     at::NoGradGuard off;

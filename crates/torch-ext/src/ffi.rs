@@ -29,6 +29,7 @@ unsafe extern "C" {
         tensors: *const *mut C_tensor,
         factor: *const C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn heldout_forget_grads(n: usize, tensors: *const *mut C_tensor) -> *mut c_char;
     pub(crate) fn heldout_lerp(
         n: usize,
         tensors: *const *mut C_tensor,

@@ -101,6 +101,13 @@ pub fn scale_(tensors: &[Tensor], factor: &Tensor) {
     ffi::check(unsafe { ffi::heldout_scale(p.len(), p.as_ptr(), factor.as_ptr()) });
 }
 
+/// Leaves every tensor without a gradient: the next backward pass then hands its own over instead of adding to zeros.
+pub fn forget_grads(tensors: &[Tensor]) {
+    let p = ffi::pointers(tensors);
+    // SAFETY: a list of `n` pointers, valid during the call; the shim catches every exception.
+    ffi::check(unsafe { ffi::heldout_forget_grads(p.len(), p.as_ptr()) });
+}
+
 /// Moves every tensor by the share `weight` towards the one at the same place of `ends`, in place: an exponential
 /// moving average of weights.
 ///

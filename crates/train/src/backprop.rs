@@ -1,6 +1,8 @@
 //! The plain gradient.
 
 use heldout_core::{Batch, Clock, Evaluation, Gradient, Objective, Params, Persist, Result};
+use heldout_torch_ext::forget_grads;
+use tch::Tensor;
 
 /// One evaluation, one backward pass.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +18,7 @@ impl Gradient for Backprop {
         batch: &Batch,
         clock: Clock,
     ) -> Result<Evaluation> {
-        params.zero_grad();
+        forget_grads(&params.tensors().map(Tensor::shallow_clone).collect::<Vec<_>>());
         let evaluation = objective.evaluate(batch, clock)?;
         evaluation.loss.f_backward()?;
         Ok(evaluation)

@@ -289,7 +289,8 @@ impl Plan {
             return Err(Error::config("sample", reason));
         }
         if input.noise_level.size() != [size[0]] {
-            let reason = format!("is of shape {:?}: one for each of {} rows", input.noise_level.size(), size[0]);
+            let reason =
+                format!("is of shape {:?}: one for each of {} rows", input.noise_level.size(), size[0]);
             return Err(Error::config("timestep", reason));
         }
         Ok(())
