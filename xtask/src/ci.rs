@@ -6,7 +6,7 @@ use std::time::Instant;
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("fmt", || process::run(process::cargo().args(["fmt", "--all", "--check"]))),
     ("typos", || tool("typos", &[])),
     ("tidy", tidy::run),
@@ -31,6 +31,7 @@ const STEPS: [Step; 10] = [
     ("machete", || tool("cargo-machete", &[])),
     ("deny", || tool("cargo-deny", &["check", "licenses", "bans", "sources"])),
     ("outside", outside),
+    ("peer", peer),
     // Last, so that its count closes the log.
     ("test", || test::test(&[])),
 ];
@@ -39,6 +40,20 @@ fn tool(name: &str, args: &[&str]) -> Result<()> {
     tools::ensure(name)?;
     let mut command = std::process::Command::new(name);
     process::run(command.args(args).current_dir(crate::root::root()).env("PATH", tools::path()?))
+}
+
+/// Random models of diffusers beside the binary, where Python has diffusers; exit status 77 says that it has not.
+fn peer() -> Result<()> {
+    process::run(process::cargo().args(["build", "--quiet", "--package", "heldout-lab"]))?;
+    let root = crate::root::root();
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+    let mut check = std::process::Command::new(python);
+    check.arg(root.join("crates/lab/tests/check_diffusers.py")).arg(target.join("debug/heldout"));
+    match check.args(["--rounds", "4"]).status()?.code() {
+        Some(0 | 77) => Ok(()),
+        other => anyhow::bail!("check_diffusers.py ended with {other:?}"),
+    }
 }
 
 /// A crate outside the workspace, given nothing but LIBTORCH.

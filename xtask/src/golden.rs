@@ -5,11 +5,17 @@ use crate::root::root;
 use anyhow::{Result, bail};
 use std::process::Command;
 
-/// Runs `crates/NAME/tests/golden/make.py`.
+/// Runs every `crates/NAME/tests/golden/make*.py`.
 pub(crate) fn run(name: &str, python: &str) -> Result<()> {
-    let script = root().join("crates").join(name).join("tests/golden/make.py");
-    if !script.is_file() {
-        bail!("{}: not there; crates with golden files have this script", script.display());
+    let folder = root().join("crates").join(name).join("tests/golden");
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let is_script = |p: &std::path::PathBuf| {
+        p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("make") && n.ends_with(".py"))
+    };
+    let mut scripts: Vec<_> = entries.map(|e| e.path()).filter(is_script).collect();
+    scripts.sort();
+    if scripts.is_empty() {
+        bail!("{}: holds no make*.py; crates with golden files have such scripts", folder.display());
     }
-    process::run(Command::new(python).arg(script))
+    scripts.iter().try_for_each(|script| process::run(Command::new(python).arg(script)))
 }

@@ -11,7 +11,7 @@ use tch::{Device, Tensor};
 const RESIDENT_BYTES: usize = 256 << 20;
 
 /// Shuffled epochs without replacement: place `step * world * n + rank * n + i` of the endless sequence of epochs, each a
-/// permutation that is a function of the seed and its number.
+/// permutation that is a function of the seed and its number. Labels go with the images of sets that have them.
 #[derive(Debug)]
 pub struct Batches {
     set: Rc<ImageSet>,
@@ -77,7 +77,11 @@ impl BatchSource for Batches {
                 self.set.tensor(&rows, self.device)?
             }
         };
-        Ok(Batch { x_start, cond: Cond::default() })
+        let labels = self.set.labels.as_ref().map(|labels| {
+            let rows: Vec<i64> = places.iter().map(|p| labels[self.indices[*p]]).collect();
+            Tensor::from_slice(&rows).to_device(self.device)
+        });
+        Ok(Batch { x_start, cond: Cond { label: labels, ..Cond::default() } })
     }
 }
 

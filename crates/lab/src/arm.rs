@@ -61,6 +61,14 @@ impl<'a> Arm<'a> {
         let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
         let [channels, height, width] = set.shape.map(|n| n as i64);
         recipe.model.check_images(channels, height, width).map_err(|e| e.within("model"))?;
+        let classes = recipe.model.classes();
+        let found = set.labels.as_ref().map(|labels| labels.iter().max().map_or(0, |last| last + 1));
+        if classes > 0 && found.is_none_or(|found| found > classes) {
+            let found = found.map_or("no labels".to_owned(), |n| format!("{n} classes"));
+            let reason =
+                format!("{classes} for a data set of {found}: set it to the classes of the data, or to 0");
+            return Err(anyhow!(Error::config("model.num_classes", reason)));
+        }
         let learned = recipe.objective.variance_bound.is_some();
         let needed = if learned { 2 * channels } else { channels };
         if recipe.model.out_channels() != needed {

@@ -281,7 +281,7 @@ fn receptive_field(backbone: &dyn Backbone, example: &Example) -> Option<Recepti
         let _ = total.shallow_clone().g_add_(&gradient);
     }
     let largest = total.max().double_value(&[]);
-    if !(largest > 0.0) {
+    if largest <= 0.0 || largest.is_nan() {
         return None;
     }
     let line = |n: i64| (Tensor::arange(n, (Kind::Double, Device::Cpu)) - (n / 2) as f64).square();

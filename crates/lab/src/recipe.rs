@@ -150,6 +150,7 @@ impl Recipe {
             if n > 0 { Ok(()) } else { Err(Error::config(field, "0: at least 1 is needed")) }
         };
         self.model.check().map_err(|e| e.within("model"))?;
+        self.check_conditions()?;
         let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         positive("train.steps", self.train.steps)?;
         positive("train.log_every", self.train.log_every)?;
@@ -183,6 +184,21 @@ impl Recipe {
         }
         positive("checkpoint.every", self.checkpoint.every)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)
+    }
+
+    /// A recipe trains on labels at most, and validates and samples without them: a model must have a null class for that.
+    fn check_conditions(&self) -> heldout_core::Result<()> {
+        let example = self.model.example(1, None, 1)?;
+        let transformer = matches!(self.model, ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_));
+        match example.conditions.first() {
+            Some((name, _)) if !transformer => {
+                let reason = format!(
+                    "needs {name}, which recipes do not give: leave it out, or use a dit, which has a null class"
+                );
+                Err(Error::config("model", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// SHA-256 of the recipe and the seed: names what a checkpoint belongs to.

@@ -199,8 +199,9 @@ impl GroupNorm {
 
     /// The norm of `x + shift` and the activation after it; `shift` `[B, channels]`.
     pub fn activated(&self, x: &Tensor, shift: Option<&Tensor>, activation: Activation) -> Tensor {
-        if activation == Activation::Silu && !tally::is_shape(x) {
-            let out = group_norm_silu(x, shift, &self.constants());
+        if activation == Activation::Silu {
+            let out =
+                tally::shaped(x, &x.size()).unwrap_or_else(|| group_norm_silu(x, shift, &self.constants()));
             tally::kept(&out);
             return out;
         }
@@ -238,10 +239,11 @@ impl LayerNorm {
 
     /// `norm(x) (1 + scale) + shift`, of `x` `[B, L, C]`, `shift` and `scale` `[B, C]`.
     pub fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Tensor {
-        if self.affine.is_some() || tally::is_shape(x) {
+        if self.affine.is_some() {
             return self.forward(x) * (scale.unsqueeze(1) + 1.0) + shift.unsqueeze(1);
         }
-        let out = layer_norm_modulate(x, shift, scale, self.eps);
+        let out =
+            tally::shaped(x, &x.size()).unwrap_or_else(|| layer_norm_modulate(x, shift, scale, self.eps));
         tally::kept(&out);
         out
     }

@@ -26,7 +26,8 @@ pub use dpm_solver::{DpmSolver2m, DpmSolver2mSde, DpmSolver2s};
 pub use edm::{Churn, Euler, Heun};
 pub use guidance::{
     And, Autoguidance, Clamped, ClassifierFree, ClassifierGuidance, EmbeddingDistance, EmbeddingScore,
-    LimitedInterval, LogProbability, Or, RandomAffine, Rescale, ScoreGuidance, Weighted, XStartScore,
+    GuidedChannels, LimitedInterval, LogProbability, Or, RandomAffine, Rescale, ScoreGuidance, Weighted,
+    XStartScore,
 };
 pub use likelihood::{Likelihood, VariationalBound};
 pub use lms::Lms;

@@ -18,6 +18,19 @@ pub struct ClassifierFree<D> {
     pub scale: f64,
     /// What keeps large scales from overexposing.
     pub rescale: Option<Rescale>,
+    /// Which channels are guided.
+    pub channels: GuidedChannels,
+}
+
+/// Which channels guidance acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuidedChannels {
+    /// All.
+    #[default]
+    All,
+    /// The first three, the others are the conditional ones: what the code of DiT (Peebles and Xie 2023) and its kin does to
+    /// latents of four channels, and what their reported numbers were made with.
+    FirstThree,
 }
 
 /// The guided prediction gets the standard deviation of the conditional one, by a share; Lin et al. 2024, Eq. 14 to 16.
@@ -60,9 +73,20 @@ impl<D: Denoiser> Denoiser for ClassifierFree<D> {
 }
 
 impl<D> ClassifierFree<D> {
+    /// The channels that are not guided are the conditional ones again.
+    fn restored(&self, guided: Tensor, conditional: &Tensor) -> Tensor {
+        let channels = guided.size()[1];
+        match self.channels {
+            GuidedChannels::FirstThree if channels > 3 => {
+                Tensor::cat(&[guided.narrow(1, 0, 3), conditional.narrow(1, 3, channels - 3)], 1)
+            }
+            _ => guided,
+        }
+    }
+
     /// From the conditional and the null estimate; `scalings`, of one row or of all, belong to `rescale`.
     fn guided(&self, x_t: &Tensor, hats: &[Tensor], scalings: Option<Scalings>) -> Tensor {
-        let guided = hats[1].lerp(&hats[0], self.scale);
+        let guided = self.restored(hats[1].lerp(&hats[0], self.scale), &hats[0]);
         let Some((rescale, s)) = self.rescale.as_ref().zip(scalings) else { return guided };
         let base = like(&s.c_skip, x_t) * x_t;
         let c_out = like(&s.c_out, x_t);

@@ -13,7 +13,7 @@ mod score;
 pub use autoguidance::Autoguidance;
 pub use clamped::Clamped;
 pub use classifier::{ClassifierGuidance, LogProbability};
-pub use classifier_free::{ClassifierFree, Rescale};
+pub use classifier_free::{ClassifierFree, GuidedChannels, Rescale};
 pub use composition::{And, Or, Weighted};
 pub use embedding::{EmbeddingDistance, EmbeddingScore};
 pub use interval::LimitedInterval;

@@ -3,8 +3,8 @@
 use super::run;
 use crate::{
     And, Autoguidance, Clamped, ClassifierFree, ClassifierGuidance, Ddim, EmbeddingDistance, EmbeddingScore,
-    LimitedInterval, LogProbability, Or, RandomAffine, Rescale, ScoreGuidance, TimeGrid, Weighted,
-    XStartScore,
+    GuidedChannels, LimitedInterval, LogProbability, Or, RandomAffine, Rescale, ScoreGuidance, TimeGrid,
+    Weighted, XStartScore,
 };
 use heldout_core::{
     Backbone, Cond, Denoiser, FeatureExtractor, Input, NoiseSchedule, Preconditioned, Probe, like,
@@ -79,7 +79,13 @@ fn all(class: i64) -> Cond {
 fn guided_denoisers_are_denoisers() {
     let (x, _) = points();
     let null = || labels(&[2]);
-    let cfg = |scale| ClassifierFree { inner: &Classes, null: null(), scale, rescale: None };
+    let cfg = |scale| ClassifierFree {
+        inner: &Classes,
+        null: null(),
+        scale,
+        rescale: None,
+        channels: GuidedChannels::All,
+    };
     let terms =
         || vec![Weighted { cond: labels(&[0]), weight: 1.0 }, Weighted { cond: labels(&[1]), weight: 0.5 }];
     let affine =
@@ -110,7 +116,13 @@ fn guided_denoisers_are_denoisers() {
         parameterization: Box::new(Prediction::V),
         schedule: Box::new(Trigonometric),
     };
-    let cfg = |scale| ClassifierFree { inner: model(), null: null(), scale, rescale: None };
+    let cfg = |scale| ClassifierFree {
+        inner: model(),
+        null: null(),
+        scale,
+        rescale: None,
+        channels: GuidedChannels::All,
+    };
     let rescale = Some(Rescale { phi: 0.7, prediction: Box::new(Prediction::Epsilon) });
     let guided: [&dyn Denoiser; 7] = [
         &cfg(1.0),
@@ -150,7 +162,13 @@ fn classifier_free_guidance_extrapolates() {
     let (x, t) = points();
     let (with, without) = (Classes.denoise(&x, &t, &all(0)), Classes.denoise(&x, &t, &all(2)));
     for scale in [0.0, 1.0, 4.0] {
-        let d = ClassifierFree { inner: &Classes, null: labels(&[2]), scale, rescale: None };
+        let d = ClassifierFree {
+            inner: &Classes,
+            null: labels(&[2]),
+            scale,
+            rescale: None,
+            channels: GuidedChannels::All,
+        };
         close(&d.denoise(&x, &t, &all(0)), &(&without + (&with - &without) * scale), 1e-12);
     }
     let weak = gaussian_denoiser(Trigonometric, 1.0);
@@ -182,7 +200,13 @@ fn rescaling_is_that_of_diffusers() {
         schedule: Box::new(Trigonometric),
     };
     let rescale = Some(Rescale { phi: 0.7, prediction: Box::new(Prediction::Epsilon) });
-    let d = ClassifierFree { inner: &inner, null: labels(&[1]), scale: 5.0, rescale };
+    let d = ClassifierFree {
+        inner: &inner,
+        null: labels(&[1]),
+        scale: 5.0,
+        rescale,
+        channels: GuidedChannels::All,
+    };
     let (x, t) = (Tensor::randn([3, 2, 4, 4], F64), Tensor::from_slice(&[0.2, 0.5, 0.8]));
     let m = Trigonometric.marginal(&t);
     let hat = d.denoise(&x, &t, &labels(&[0; 3]));
@@ -193,7 +217,13 @@ fn rescaling_is_that_of_diffusers() {
 #[test]
 fn an_interval_guides_where_it_should() {
     let (x, t) = points();
-    let guided = ClassifierFree { inner: &Classes, null: labels(&[2]), scale: 3.0, rescale: None };
+    let guided = ClassifierFree {
+        inner: &Classes,
+        null: labels(&[2]),
+        scale: 3.0,
+        rescale: None,
+        channels: GuidedChannels::All,
+    };
     let d = LimitedInterval { guided: &guided, plain: &Classes, sigma_min: 0.5, sigma_max: 2.0 };
     let (mixed, with, without) =
         (d.denoise(&x, &t, &all(0)), guided.denoise(&x, &t, &all(0)), Classes.denoise(&x, &t, &all(0)));
@@ -353,4 +383,28 @@ fn views_are_a_function_of_the_seed_and_the_time() {
         let view = views.narrow(0, 2 * k, 2);
         near(&view, &mirrored) || near(&view, &images)
     }));
+}
+
+/// DiT's code guides three of four channels: the fourth is the conditional one.
+#[test]
+fn three_channels_are_guided_where_asked() {
+    let wide = |x: &Tensor| Tensor::cat(&[x, x], 1).narrow(1, 0, 4);
+    #[derive(Debug)]
+    struct Wide;
+    impl Denoiser for Wide {
+        fn denoise(&self, x_t: &Tensor, _: &Tensor, cond: &Cond) -> Tensor {
+            x_t * 0.0 + like(&cond.label.as_ref().expect("a class").to_kind(Kind::Double), x_t)
+        }
+        fn schedule(&self) -> &dyn NoiseSchedule {
+            unreachable!("guidance without rescaling asks for no schedule")
+        }
+    }
+    let x = wide(&Tensor::zeros([2, 3, 1, 1], (Kind::Double, Device::Cpu)));
+    let t = Tensor::full([2], 0.5, (Kind::Double, Device::Cpu));
+    let guided = |channels| {
+        let d = ClassifierFree { inner: &Wide, null: labels(&[0]), scale: 3.0, rescale: None, channels };
+        Vec::<f64>::try_from(d.denoise(&x, &t, &labels(&[1, 2])).flatten(0, -1)).unwrap()
+    };
+    assert_eq!(guided(GuidedChannels::All), [3.0, 3.0, 3.0, 3.0, 6.0, 6.0, 6.0, 6.0]);
+    assert_eq!(guided(GuidedChannels::FirstThree), [3.0, 3.0, 3.0, 1.0, 6.0, 6.0, 6.0, 2.0]);
 }

@@ -53,6 +53,11 @@ fn largest(difference: &Tensor) -> f64 {
     difference.abs().max().double_value(&[])
 }
 
+/// False for what is not a number.
+fn within(off: f64, tolerance: f64) -> bool {
+    off.abs() < tolerance
+}
+
 fn model(case: &Case, kind: Kind) -> Result<Model> {
     let mut config = case.config.clone();
     config.insert("_class_name".to_owned(), case.class.clone().into());
@@ -96,12 +101,12 @@ fn differences(case: &Case, golden: &Golden, kind: Kind, tolerance: f64) -> Vec<
     }
     let out = model.backbone.forward(input, &mut ());
     let off = largest(&(&out - get("out")));
-    if !(off < tolerance) {
+    if !within(off, tolerance) {
         found.push(format!("{}: output off by {off:e}", case.name));
     }
     out.square().mean(kind).backward();
     let off = largest(&(x.grad() - get("grad_sample")));
-    if !(off < tolerance) {
+    if !within(off, tolerance) {
         found.push(format!("{}: gradient of sample off by {off:e}", case.name));
     }
     let theirs = get("grads");
@@ -118,7 +123,7 @@ fn differences(case: &Case, golden: &Golden, kind: Kind, tolerance: f64) -> Vec<
         let scale = (gradient.numel() as f64).sqrt();
         for (i, ours) in ours.into_iter().enumerate() {
             let theirs = theirs.double_value(&[number as i64, i as i64]);
-            if !((ours - theirs).abs() < tolerance * scale) {
+            if !within(ours - theirs, tolerance * scale) {
                 found.push(format!("{}: gradient of {name}: {ours:e}, not {theirs:e}", case.name));
                 break;
             }
