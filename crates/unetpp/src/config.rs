@@ -50,6 +50,7 @@ impl UNetPlusPlusConfig {
     pub fn check_images(&self, channels: i64, height: i64, width: i64) -> Result<()> {
         let seen = UNetConfig {
             block_out_channels: self.unet.block_out_channels.iter().take(self.depth() + 1).copied().collect(),
+            attention: self.unet.attention.iter().take(self.depth() + 1).copied().collect(),
             ..self.unet.clone()
         };
         seen.check_images(channels, height, width).map_err(|e| e.within("unet"))
