@@ -286,6 +286,10 @@ impl<B: Backbone, A: Adapter> Backbone for Adapted<B, A> {
         let mut residuals = self.adapter.residuals(input);
         self.backbone.forward(input, &mut (&mut residuals, probe))
     }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        self.backbone.check(input)
+    }
 }
 
 /// Pixels to latents and back. Owns its latent scale and shift: nothing outside multiplies by a constant.

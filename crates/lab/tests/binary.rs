@@ -1,5 +1,8 @@
 //! The binary as a user meets it: runs, kills, resumes, and bad input.
 
+#[path = "binary/models.rs"]
+mod models;
+
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
