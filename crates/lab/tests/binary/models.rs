@@ -14,7 +14,7 @@ fn described(place: &Place, args: &[&str]) -> Value {
 fn presets_have_the_published_sizes() {
     let place = Place::new();
     for (name, trainable, billions) in [
-        ("dit-s-2", 32_865_056, Some(6.06)),
+        ("dit-s-2", 32_865_056i64, Some(6.06)),
         ("dit-b-2", 130_315_808, Some(23.01)),
         ("dit-l-2", 457_840_672, Some(80.70)),
         ("dit-xl-2", 674_834_720, Some(118.62)),
