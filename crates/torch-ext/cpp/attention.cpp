@@ -70,14 +70,14 @@ struct Attend : torch::autograd::Function<Attend> {
     if (at::GradMode::is_enabled())
       return composed_gradients({q, k, v}, gradients[0],
                                 [](const variable_list& x) { return composed(x[0], x[1], x[2]); });
-    const Tensor dout = with_rows(gradients[0]);
+    const Tensor dy = with_rows(gradients[0]);
     const Tensor dq = by_place(q, q.size(2), q.size(3)), dk = by_place(k, k.size(2), k.size(3)),
                  dv = by_place(v, v.size(2), v.size(3));
     AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "attend_backward", [&] {
       using T = scalar_t;
       each_head<T>(q, shape_of(q, k), [&](int64_t i, T* scratch) {
         kernels<T>().attention_backward(shape_of(q, k), T(scale_of(q)), const_head<T>(q, i), const_head<T>(k, i),
-                                        const_head<T>(v, i), const_head<T>(out, i), const_head<T>(dout, i),
+                                        const_head<T>(v, i), const_head<T>(out, i), const_head<T>(dy, i),
                                         lse.data_ptr<T>() + i * q.size(2), head<T>(dq, i), head<T>(dk, i),
                                         head<T>(dv, i), scratch);
       });

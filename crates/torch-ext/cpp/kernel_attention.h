@@ -98,14 +98,14 @@ void attention_forward(HeadShape shape, T scale, Rows<const T> q, Rows<const T> 
   T* kp = scratch;
   T* vp = kp + shape.keys * width;
   T* qt = vp + shape.keys * width;
-  T* ot = qt + width * L;
-  T* s = ot + width * L;
+  T* out_t = qt + width * L;
+  T* s = out_t + width * L;
   pack(k, shape.keys, width, T(1), kp, width);
   pack(v, shape.keys, width, T(1), vp, width);
   for (int64_t q0 = 0; q0 < shape.queries; q0 += L) {
     const int64_t n = shape.queries - q0 < L ? shape.queries - q0 : L;
     pack_lanes<T>({q.data + q0 * q.stride, q.stride}, n, width, scale, qt);
-    for (int64_t i = 0; i < width * L; i++) ot[i] = 0;
+    for (int64_t i = 0; i < width * L; i++) out_t[i] = 0;
     V<T> most[2] = {fill(-T(__builtin_inf())), fill(-T(__builtin_inf()))}, total[2] = {};
     for (int64_t k0 = 0; k0 < shape.keys; k0 += KEY_BLOCK) {
       const int64_t m = shape.keys - k0 < KEY_BLOCK ? shape.keys - k0 : KEY_BLOCK;
@@ -116,7 +116,7 @@ void attention_forward(HeadShape shape, T scale, Rows<const T> q, Rows<const T> 
       for (int h = 0; k0 > 0 && h < 2; h++) {
         const V<T> shrink = exp(before[h] - most[h]);
         total[h] *= shrink;
-        for (int64_t d = 0; d < width; d++) store(ot + d * L + h * W<T>, load(ot + d * L + h * W<T>) * shrink);
+        for (int64_t d = 0; d < width; d++) store(out_t + d * L + h * W<T>, load(out_t + d * L + h * W<T>) * shrink);
       }
       for (j = 0; j < m; j++) {
         for (int h = 0; h < 2; h++) {
@@ -125,26 +125,26 @@ void attention_forward(HeadShape shape, T scale, Rows<const T> q, Rows<const T> 
           store(s + j * L + h * W<T>, p);
         }
       }
-      gather_all(vp + k0 * width, width, s, m, ot);
+      gather_all(vp + k0 * width, width, s, m, out_t);
     }
     for (int64_t i = 0; i < n; i++) {
       const T sum = total[i / W<T>][i % W<T>];
       lse[q0 + i] = most[i / W<T>][i % W<T>] + T(__builtin_log(sum));
-      for (int64_t d = 0; d < width; d++) out.data[(q0 + i) * out.stride + d] = ot[d * L + i] / sum;
+      for (int64_t d = 0; d < width; d++) out.data[(q0 + i) * out.stride + d] = out_t[d * L + i] / sum;
     }
   }
 }
 
 /// For `N` queries against the lanes' keys: the probabilities `p` and the gradient of the scores, `ds`.
 template <class T, int N>
-INLINE void score_gradients(const T* q, const T* dout, const T* kt, const T* vt, const T* lse, const T* delta,
+INLINE void score_gradients(const T* q, const T* dy, const T* kt, const T* vt, const T* lse, const T* delta,
                             int64_t width, T* p, T* ds) {
   V<T> c[N][2];
   scores<T, N>(q, kt, width, c);
 #pragma GCC unroll 8
   for (int i = 0; i < N; i++)
     for (int h = 0; h < 2; h++) store(p + i * lanes<T>() + h * W<T>, exp(c[i][h] - lse[i]));
-  scores<T, N>(dout, vt, width, c);
+  scores<T, N>(dy, vt, width, c);
 #pragma GCC unroll 8
   for (int i = 0; i < N; i++) {
     for (int h = 0; h < 2; h++) {
@@ -170,7 +170,7 @@ template <class T, int N> INLINE void add_dq(const T* ds, const T* k, int64_t ke
 
 template <class T>
 void attention_backward(HeadShape shape, T scale, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<const T> out,
-                        Rows<const T> dout, const T* lse, Rows<T> dq, Rows<T> dk, Rows<T> dv, T* scratch) {
+                        Rows<const T> dy, const T* lse, Rows<T> dq, Rows<T> dk, Rows<T> dv, T* scratch) {
   const int64_t L = lanes<T>(), width = shape.width, row = padded<T>(width), queries = shape.queries;
   T* qp = scratch; // scaled
   T* dop = qp + queries * width;
@@ -184,7 +184,7 @@ void attention_backward(HeadShape shape, T scale, Rows<const T> q, Rows<const T>
   T* p = kp + L * row;
   T* ds = p + QUERY_BLOCK * L;
   pack(q, queries, width, scale, qp, width);
-  pack(dout, queries, width, T(1), dop, width);
+  pack(dy, queries, width, T(1), dop, width);
   for (int64_t i = 0; i < queries; i++) {
     T total = 0;
     for (int64_t d = 0; d < width; d++) total += dop[i * width + d] * out.data[i * out.stride + d];

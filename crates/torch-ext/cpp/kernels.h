@@ -33,9 +33,9 @@ template <class T> struct Kernels {
   /// `out = softmax(scale q k^T) v`; `lse` has the logarithm of each row's sum of exponentials.
   void (*attention_forward)(HeadShape, T scale, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<T> out, T* lse,
                             T* scratch);
-  /// Gradients of the above from `out`, `lse` and the gradient `dout`.
+  /// Gradients of the above from `out`, `lse` and the gradient `dy`.
   void (*attention_backward)(HeadShape, T scale, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<const T> out,
-                             Rows<const T> dout, const T* lse, Rows<T> dq, Rows<T> dk, Rows<T> dv, T* scratch);
+                             Rows<const T> dy, const T* lse, Rows<T> dq, Rows<T> dk, Rows<T> dv, T* scratch);
   /// Norm of `x + shift` for one group; `shift`, by channel, may be null.
   void (*group_forward)(GroupShape, const T* x, const T* shift, const T* weight, const T* bias, T* y, T* mean, T* rstd);
   void (*group_backward)(GroupShape, const T* x, const T* shift, const T* weight, const T* bias, const T* dy, T mean,

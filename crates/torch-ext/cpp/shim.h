@@ -51,14 +51,14 @@ inline std::optional<Tensor> optional(const Tensor& t) { return t.defined() ? st
 
 /// The gradients of `compose(inputs)` from that of its result, themselves recorded: for a backward pass with
 /// `create_graph`, which a kernel of ours has no derivative for.
-template <class F> variable_list composed_gradients(const variable_list& inputs, const Tensor& dout, F&& compose) {
+template <class F> variable_list composed_gradients(const variable_list& inputs, const Tensor& dy, F&& compose) {
   at::AutoGradMode recording(true);
   variable_list aliases, wanted;
   for (const auto& t : inputs) {
     aliases.push_back(t.defined() ? t.view_as(t) : t);
     if (t.defined() && t.requires_grad()) wanted.push_back(aliases.back());
   }
-  const auto found = torch::autograd::grad({compose(aliases)}, wanted, {dout}, /*retain_graph=*/true,
+  const auto found = torch::autograd::grad({compose(aliases)}, wanted, {dy}, /*retain_graph=*/true,
                                            /*create_graph=*/true, /*allow_unused=*/true);
   variable_list gradients(inputs.size());
   for (size_t i = 0, next = 0; i < inputs.size(); i++)

@@ -261,7 +261,7 @@ fn a_recipe_that_is_misspelt_is_refused() {
     let written = serde_json::to_value(deep()).unwrap();
     assert_eq!(serde_json::from_value::<UNetPlusPlusConfig>(written.clone()).unwrap(), deep());
     let mut other = written;
-    other["deep_supervison"] = true.into();
+    other["supervision"] = true.into();
     assert!(serde_json::from_value::<UNetPlusPlusConfig>(other).is_err());
 }
 

@@ -82,10 +82,10 @@ fn a_trained_model_leaves_as_a_folder() {
 
     let forward = |input: &'static str| ["forward", "model", "--input", input, "--output", "out"];
     write("lone.safetensors", &[("sample", &sample)]);
-    write("odd.safetensors", &[("sample", &sample), ("timestep", &steps), ("sampel", &steps)]);
+    write("odd.safetensors", &[("sample", &sample), ("timestep", &steps), ("samples", &steps)]);
     write("wide.safetensors", &[("sample", &sample.repeat([1, 3, 1, 1])), ("timestep", &steps)]);
     place.fail(&forward("lone.safetensors"), 1, &["lone.safetensors", "timestep", "missing"]);
-    place.fail(&forward("odd.safetensors"), 1, &["sampel", "is no input"]);
+    place.fail(&forward("odd.safetensors"), 1, &["samples", "is no input"]);
     place.fail(&forward("wide.safetensors"), 1, &["sample", "[2, 3,"]);
     place.fail(&forward("none.safetensors"), 1, &["none.safetensors", "is not there"]);
     std::fs::write(place.path("model/config.json"), "{\"_class_name\": \"AutoencoderKL\"}").unwrap();
