@@ -109,10 +109,10 @@ struct Gate : torch::autograd::Function<Gate> {
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &gate = saved[0], &h = saved[1], &dy = gradients[0];
+    const Tensor &gate = saved[0], &h = saved[1], &upstream = gradients[0];
     if (at::GradMode::is_enabled())
-      return {dy, (dy * h).sum(1), dy * by_row(gate)};
-    const Tensor dy = dy.contiguous(), dh = at::empty(h.sizes(), h.options().requires_grad(false)),
+      return {upstream, (upstream * h).sum(1), upstream * by_row(gate)};
+    const Tensor dy = upstream.contiguous(), dh = at::empty(h.sizes(), h.options().requires_grad(false)),
                  dgate = partial(h);
     const int64_t width = h.size(2);
     AT_DISPATCH_FLOATING_TYPES(h.scalar_type(), "gated_residual_backward", [&] {
@@ -123,7 +123,7 @@ struct Gate : torch::autograd::Function<Gate> {
                                     dgate.data_ptr<T>() + block * width);
       });
     });
-    return {dy, dgate.sum(1), dh};
+    return {upstream, dgate.sum(1), dh};
   }
 };
 
