@@ -1,6 +1,6 @@
 //! Every block of the backbones, forward and backward, at sizes of the networks of docs/log.md.
 //!
-//! `cargo bench -p heldout-benches`.
+//! `cargo bench --profile dev -p heldout-benches`.
 #![allow(
     unsafe_code,
     missing_docs,
