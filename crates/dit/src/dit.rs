@@ -65,11 +65,16 @@ impl Dit {
         &self.config
     }
 
-    pub(crate) fn conditions(&self, level: &Tensor, cond: &Cond, train: bool) -> Conditions {
-        // All embedders see the same labels: a class is dropped for the whole network.
-        let labels = self.embedders[0].labels(cond, level.size()[0], train);
+    /// The labels `[rows]` that all embedders see, some of them dropped in training: a class is dropped for the whole
+    /// network.
+    pub(crate) fn labels(&self, cond: &Cond, rows: i64, train: bool) -> Option<Tensor> {
+        self.embedders[0].labels(cond, rows, train)
+    }
+
+    /// `level` `[B]` and `labels` `[B]` of [`Dit::labels`].
+    pub(crate) fn conditions(&self, level: &Tensor, labels: Option<&Tensor>) -> Conditions {
         let of = |embedder: &Embedder| {
-            let condition = embedder.forward(level, labels.as_ref());
+            let condition = embedder.forward(level, labels);
             let activated = Activation::Silu.apply(&condition);
             (condition, activated)
         };
@@ -103,7 +108,8 @@ impl Backbone for Dit {
     fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
         let size = input.x.size();
         let (mut tokens, place) = self.pos_embed.forward(input.x);
-        let conditions = self.conditions(input.noise_level, input.cond, input.train);
+        let labels = self.labels(input.cond, size[0], input.train);
+        let conditions = self.conditions(input.noise_level, labels.as_ref());
         for (i, block) in self.blocks.iter().enumerate() {
             let out = block.forward(&tokens, conditions.activated(i), &place, input.train);
             tokens = probe.at(Site::Block(i), out);

@@ -3,7 +3,7 @@
 use crate::block::attention;
 use crate::config::{DitConfig, Positions};
 use crate::dit::Dit;
-use heldout_core::{Backbone, Cond, Error, Input, Probe, Result, Site};
+use heldout_core::{Backbone, Error, Input, Probe, Result, Site};
 use heldout_nn::{Attention, AttentionInput, LayerNorm, Linear, ZERO, variable};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
@@ -135,8 +135,9 @@ impl Backbone for SpaceTimeDit {
             (tokens.view([clips, frames, places, -1]) + self.times(frames).unsqueeze(2)).flatten(0, 1);
         // Every frame is told for itself, as a batch of images would be: the same numbers to the last bit.
         let each = |t: &Tensor| t.repeat_interleave_self_int(frames, 0, None::<i64>);
-        let cond = Cond { label: input.cond.label.as_ref().map(each), ..Cond::default() };
-        let conditions = self.image.conditions(&each(input.noise_level), &cond, input.train);
+        // A class is dropped for a whole clip.
+        let labels = self.image.labels(input.cond, clips, input.train).as_ref().map(each);
+        let conditions = self.image.conditions(&each(input.noise_level), labels.as_ref());
         for (i, block) in self.image.blocks.iter().enumerate() {
             let activated = conditions.activated(i);
             if let Some(temporal) = self.temporal.get(i) {

@@ -207,3 +207,24 @@ fn impossible_settings_are_named() {
     let refused = network.check(input(&clips(2, 3), &levels(2), &labelled)).unwrap_err().to_string();
     assert!(refused.starts_with("class_labels: 9"));
 }
+
+/// In training a class is dropped for a clip, not for some of its frames: equal frames stay equal.
+#[test]
+fn a_class_is_dropped_for_a_whole_clip() {
+    let dropping = DitConfig { label_dropout: 0.5, ..tiny() };
+    let (vars, network) = fresh(&SpaceTimeConfig { image: dropping, ..config(ClipAttention::SpaceOnly) });
+    randomise(&vars);
+    let x = clips(12, 1).repeat([1, 1, 3, 1, 1]);
+    let (level, cond) = (levels(12), labels(&[1; 12]));
+    let batch = heldout_core::Input { train: true, ..input(&x, &level, &cond) };
+    tch::no_grad(|| vars.variables()["time_embed"].shallow_clone().zero_());
+    let out = network.forward(batch, &mut ());
+    let without = network.forward(heldout_core::Input { train: false, ..batch }, &mut ());
+    assert!(
+        (0..12).any(|i| !out.get(i).allclose(&without.get(i), 1e-4, 1e-4, false)),
+        "no class was dropped"
+    );
+    for t in 1..3 {
+        close(&out.select(2, t), &out.select(2, 0), 1e-4);
+    }
+}
