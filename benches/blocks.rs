@@ -36,7 +36,7 @@ fn blocks(c: &mut Criterion) {
     let vars = nn::VarStore::new(Device::Cpu);
     let vs = vars.root();
     let embedded = Embedded::new(Tensor::randn([16, 256], F32), Activation::Silu);
-    let around = Surroundings { embedded: &embedded, context: None, mask: None, train: true };
+    let around = Surroundings { embedded: &embedded, context: None, bias: None, train: true };
 
     let conv = Conv2d::new(&(&vs / "conv"), 128, 128, 3, 1);
     both_ways(c, "convolution 3x3, 16x128x16x16", &[16, 128, 16, 16], |x| conv.forward(x));

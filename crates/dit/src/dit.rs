@@ -86,7 +86,7 @@ impl Dit {
             let reason = format!("is of shape {:?}: one for each of {rows} rows", input.noise_level.size());
             return Err(Error::config("timestep", reason));
         }
-        self.embedders[0].check(rows, input.cond)
+        self.embedders[0].check(input.noise_level, input.cond)
     }
 
     pub(crate) fn check_sizes(&self, size: &[i64], wanted: &str) -> Result<()> {

@@ -135,7 +135,9 @@ impl Embedder {
     }
 
     /// Whether these conditions can be taken.
-    pub(crate) fn check(&self, rows: i64, cond: &Cond) -> Result<()> {
+    pub(crate) fn check(&self, level: &Tensor, cond: &Cond) -> Result<()> {
+        let rows = level.size()[0];
+        self.time.check("timestep", level)?;
         let fail = |reason: String| Err(Error::config("class_labels", reason));
         for (name, condition) in &cond.fields()[1..] {
             if condition.is_some() {

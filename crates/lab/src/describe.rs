@@ -4,7 +4,7 @@ use crate::sample::{arm_folder, trained};
 use anyhow::{Result, anyhow};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::{Backbone, Cond, Error, Input, stream};
-use heldout_nn::{Cost, count, same_place, variable, without_storage};
+use heldout_nn::{Cost, count, meta, without_storage};
 use heldout_weights::{Example, Model, ModelConfig, OpenOptions, WeightFiles, preset, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -210,13 +210,9 @@ fn check_sides(config: &ModelConfig, example: &Example) -> Result<()> {
 fn measure(config: &ModelConfig, example: &Example) -> Result<(nn::VarStore, Cost)> {
     let vars = nn::VarStore::new(Device::Cpu);
     let backbone = without_storage(|| config.build(&vars.root()))?;
-    let inputs = nn::VarStore::new(Device::Cpu);
-    let shape = |name: &str, dims: &[i64]| {
-        without_storage(|| variable(&inputs.root(), name, dims, nn::Init::Const(0.0)))
-    };
-    let x = shape("sample", &example.sample);
-    let level = shape("timestep", &example.sample[..1]);
-    let cond = condition(example, |name, dims| shape(name, dims));
+    let x = meta(&example.sample, Kind::Float);
+    let level = meta(&example.sample[..1], Kind::Float);
+    let cond = condition(example, |_, dims| meta(dims, Kind::Float));
     let input = Input { x: &x, noise_level: &level, cond: &cond, train: false };
     let (_, cost) = tch::no_grad(|| count(|| backbone.forward(input, &mut ())));
     Ok((vars, cost))
@@ -272,7 +268,7 @@ fn receptive_field(backbone: &dyn Backbone, example: &Example) -> Option<Recepti
         let level = Tensor::from_slice(&[500f32]);
         let cond = condition(example, |name, dims| match name {
             "class_labels" if dims.len() == 1 => Tensor::zeros(dims, (Kind::Int64, Device::Cpu)),
-            _ => same_place(Tensor::randn(dims, f32), &x),
+            _ => Tensor::randn(dims, f32),
         });
         let input = Input { x: &x, noise_level: &level, cond: &cond, train: false };
         let out = backbone.forward(input, &mut ());

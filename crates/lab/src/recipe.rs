@@ -1,7 +1,7 @@
 //! Recipes: TOML in, checked configuration out.
 
 use anyhow::{Context, Result, anyhow, bail};
-use heldout_core::Error;
+use heldout_core::{Error, NoiseSchedule, Parameterization};
 use heldout_data::SplitConfig;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
@@ -10,7 +10,7 @@ use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use tch::{Device, nn};
+use tch::{Device, Tensor, nn};
 use toml::{Table, Value};
 
 /// One training run, completely described.
@@ -152,6 +152,7 @@ impl Recipe {
         self.model.check().map_err(|e| e.within("model"))?;
         self.check_conditions()?;
         let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
+        self.check_levels(loss.schedule.as_ref())?;
         positive("train.steps", self.train.steps)?;
         positive("train.log_every", self.train.log_every)?;
         self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;
@@ -184,6 +185,20 @@ impl Recipe {
         }
         positive("checkpoint.every", self.checkpoint.every)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)
+    }
+
+    /// A network that looks noise levels up must know all that the schedule and the prediction tell it.
+    fn check_levels(&self, schedule: &dyn NoiseSchedule) -> heldout_core::Result<()> {
+        let Some(levels) = self.model.levels()? else { return Ok(()) };
+        let ends = schedule.marginal(&Tensor::from_slice(&[1e-9, 1.0])); // no step begins at clean data
+        let told = self.objective.prediction.scalings(&ends).c_noise;
+        let (low, high) = (told.min().double_value(&[]), told.max().double_value(&[]));
+        if low > -1.0 && high < levels as f64 {
+            return Ok(());
+        }
+        let reason =
+            format!("{levels} levels, 0 to {}, where the schedule has {low:.0} to {high:.0}", levels - 1);
+        Err(Error::config("model.time_embedding", reason))
     }
 
     /// A recipe trains on labels at most, and validates and samples without them: a model must have a null class for that.

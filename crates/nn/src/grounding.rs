@@ -4,18 +4,14 @@
 use crate::attention::{Attention, AttentionShape};
 use crate::feed_forward::{FeedForward, FeedForwardKind};
 use crate::layers::{LayerNorm, Linear, ZERO, variable};
-use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
-/// What the boxes of a grounded model are described by, by diffusers' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What the boxes of a grounded model are described by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grounding {
     /// Text.
-    #[serde(rename = "gated")]
     Text,
     /// Text and images.
-    #[serde(rename = "gated-text-image")]
     TextImage,
 }
 

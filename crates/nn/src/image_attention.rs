@@ -1,8 +1,6 @@
 //! Attention over the places of an image.
 
-use crate::attention::{
-    Attention, AttentionInput, AttentionShape, attend, join_heads, mask_bias, split_heads,
-};
+use crate::attention::{Attention, AttentionInput, AttentionShape, attend, join_heads, split_heads};
 use crate::layers::{GroupNorm, LayerNorm, Linear};
 use crate::resblock::{AdaGroupNorm, Embedded};
 use serde::{Deserialize, Serialize};
@@ -25,16 +23,10 @@ pub struct Surroundings<'a> {
     pub embedded: &'a Embedded,
     /// Token features, `[B, L, D]`.
     pub context: Option<&'a Tensor>,
-    /// 1 for the tokens that are seen, 0 for the others, `[B, L]`.
-    pub mask: Option<&'a Tensor>,
+    /// What a mask of the context adds to the scores, `[B, 1, 1, L]`: see [`mask_bias`](crate::mask_bias).
+    pub bias: Option<&'a Tensor>,
     /// Whether dropout is on.
     pub train: bool,
-}
-
-impl Surroundings<'_> {
-    fn bias(&self) -> Option<Tensor> {
-        self.mask.map(|mask| mask_bias(mask, &self.embedded.raw))
-    }
 }
 
 /// Norm, self-attention over `H W` tokens, projection, plus the input.
@@ -164,9 +156,9 @@ impl AddedAttention {
             };
             split_heads(&all, self.heads)
         };
-        let bias = around.bias().map(|bias| match self.own {
-            Some(_) => bias.constant_pad_nd([0, places]),
-            None => bias,
+        let bias = around.bias.map(|bias| match self.own {
+            Some(_) => bias.constant_pad_nd([0, places]), // the image's own places are all seen
+            None => bias.shallow_clone(),
         });
         let q = split_heads(&self.to_q.forward(&tokens), self.heads);
         let h = self.to_out.forward(&join_heads(&attend(&q, &keys(0), &keys(1), bias.as_ref())));
@@ -227,9 +219,8 @@ impl NormedAttention {
             x = &x + to_image(&h, &size);
         }
         let context = around.context.map(|context| self.context_norm.forward(context));
-        let bias = around.bias();
         let input =
-            AttentionInput { context: context.as_ref(), bias: bias.as_ref(), ..AttentionInput::default() };
+            AttentionInput { context: context.as_ref(), bias: around.bias, ..AttentionInput::default() };
         let h = self.attn2.forward(&to_tokens(&self.norm2.forward(&x, embedding)), input);
         x + to_image(&h, &size)
     }

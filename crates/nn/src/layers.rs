@@ -158,9 +158,7 @@ impl Conv2d {
         tally::product(&out, size[1] * size[2] * size[3]);
         out
     }
-}
 
-impl Conv2d {
     fn convolve(&self, x: &Tensor) -> Tensor {
         if self.weight.size()[2] == 3 && self.stride == 1 && self.padding == 1 {
             return conv3x3(x, &self.weight, self.bias.as_ref());

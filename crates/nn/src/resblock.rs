@@ -58,7 +58,7 @@ pub struct ResBlockShape {
     pub skip_time_act: bool,
     /// Resampling before the first convolution and of the input that is added.
     pub resample: Resample,
-    /// Whether the input is projected, and with a bias; `None` projects where the channels differ.
+    /// Whether the input is projected; where the channels differ, if absent.
     pub shortcut: Option<bool>,
     /// Whether the projection of the input has a bias.
     pub shortcut_bias: bool,

@@ -53,6 +53,15 @@ impl Default for TimeEmbeddingConfig {
 }
 
 impl TimeEmbeddingConfig {
+    /// How many levels it can look up, if it is a table.
+    pub fn levels(&self) -> Option<i64> {
+        match self {
+            Self::Table { levels } => Some(*levels),
+            Self::Mlp { of } => of.levels(),
+            _ => None,
+        }
+    }
+
     /// Which field cannot be honoured; `width` is that of the features.
     pub fn check(&self, width: i64) -> Result<()> {
         let fail = |field: &str, reason: String| Err(Error::config(field, reason));
@@ -226,6 +235,19 @@ impl TimeEmbedding {
         let from = if matches!(features, Features::Linear { .. }) { 1 } else { width };
         let mlp = has_mlp.then(|| EmbeddingMlp::new(vs, from, out, options));
         Self { features, mlp, kind: vs.kind() }
+    }
+
+    /// Whether every level `[B]` can be looked up, where there is a table; `field` names what they are.
+    pub fn check(&self, field: &str, level: &Tensor) -> Result<()> {
+        let Features::Table(table) = &self.features else { return Ok(()) };
+        let (low, high) = (level.min().double_value(&[]), level.max().double_value(&[]));
+        // Levels between two rows are cut to whole numbers.
+        if low > -1.0 && high < table.rows() as f64 {
+            return Ok(());
+        }
+        let bad = if low > -1.0 { high } else { low };
+        let reason = format!("{bad}: the network has a table of the levels 0 to {}", table.rows() - 1);
+        Err(Error::config(field, reason))
     }
 
     /// The features alone, of any number `[B]`, in the kind of the weights.

@@ -1,6 +1,6 @@
 //! Transformer blocks inside UNets.
 
-use crate::attention::{Attention, AttentionInput, AttentionShape, TimeAttention, mask_bias};
+use crate::attention::{Attention, AttentionInput, AttentionShape, TimeAttention};
 use crate::feed_forward::{FeedForward, FeedForwardKind};
 use crate::grounding::Fuser;
 use crate::image_attention::{Surroundings, to_image, to_tokens};
@@ -78,12 +78,12 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor, around: Surroundings<'_>, bias: Option<&Tensor>) -> Tensor {
+    fn forward(&self, x: &Tensor, around: Surroundings<'_>) -> Tensor {
         let time = Some(&around.embedded.activated);
         let own = AttentionInput { time, ..AttentionInput::default() };
-        let crossing = AttentionInput { context: around.context, bias, ..own };
-        let first = AttentionInput { context: around.context, ..own };
-        let first = if self.only_context { first } else { own };
+        let crossing = AttentionInput { context: around.context, bias: around.bias, ..own };
+        // The first attention does not heed the mask, in the peer either.
+        let first = if self.only_context { AttentionInput { bias: None, ..crossing } } else { own };
         let x = self.attn1.forward(&self.norm1.forward(x), first) + x;
         let x = self.attn2.forward(&self.norm2.forward(&x), crossing) + x;
         self.ff.forward(&self.norm3.forward(&x), around.train) + x
@@ -123,7 +123,6 @@ impl Transformer2d {
 
     /// `[B, C, H, W] -> [B, C, H, W]`.
     pub fn forward(&self, x: &Tensor, around: Surroundings<'_>) -> Tensor {
-        let bias = around.mask.map(|mask| mask_bias(mask, x));
         let size = x.size();
         let normed = self.norm.forward(x);
         let mut tokens = match &self.project {
@@ -131,7 +130,7 @@ impl Transformer2d {
             Projections::Conv([enter, _]) => to_tokens(&enter.forward(&normed)),
         };
         for block in &self.blocks {
-            tokens = block.forward(&tokens, around, bias.as_ref());
+            tokens = block.forward(&tokens, around);
         }
         x + match &self.project {
             Projections::Linear([_, leave]) => to_image(&leave.forward(&tokens), &size),

@@ -4,7 +4,7 @@ use crate::plan::{AddedPlan, ClassPlan, ConditioningPlan, ContextPlan};
 use heldout_core::{Cond, Error, Result};
 use heldout_nn::{
     Activation, Conv2d, Embedded, Embedding, EmbeddingMlp, LayerNorm, Linear, MlpOptions, Surroundings,
-    TimeEmbedding, attend_in_f32, sinusoidal, variable,
+    TimeEmbedding, attend_in_f32, mask_bias, sinusoidal, variable,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -15,8 +15,8 @@ pub struct Told {
     pub embedded: Embedded,
     /// The context as the blocks see it, `[B, L, D]`.
     pub context: Option<Tensor>,
-    /// 1 for the tokens that are seen, 0 for the others, `[B, L]`.
-    pub mask: Option<Tensor>,
+    /// What a mask of the context adds to the scores of attention, `[B, 1, 1, L]`.
+    pub bias: Option<Tensor>,
     /// The hint, to stand beside the input.
     pub hint: Option<Tensor>,
 }
@@ -24,8 +24,8 @@ pub struct Told {
 impl Told {
     /// As the blocks take it.
     pub fn around(&self, train: bool) -> Surroundings<'_> {
-        let Self { embedded, context, mask, .. } = self;
-        Surroundings { embedded, context: context.as_ref(), mask: mask.as_ref(), train }
+        let Self { embedded, context, bias, .. } = self;
+        Surroundings { embedded, context: context.as_ref(), bias: bias.as_ref(), train }
     }
 }
 
@@ -93,11 +93,11 @@ impl Conditioning {
         Self { plan: plan.clone(), time, class, added, context }
     }
 
-    /// `x` `[B, C, H, W]`, `level` `[B]`.
+    /// `level` `[B]`.
     ///
     /// # Panics
     /// Without a condition that [`Conditioning::check`] asks for.
-    pub(crate) fn forward(&self, x: &Tensor, level: &Tensor, cond: &Cond) -> Told {
+    pub(crate) fn forward(&self, level: &Tensor, cond: &Cond) -> Told {
         let mut embedding = self.time.forward(level, cond.timestep_cond.as_ref()); // [B, embedding]
         if let Some(class) = &self.class {
             let label = there(&cond.label, "class_labels");
@@ -125,16 +125,20 @@ impl Conditioning {
             Some(context) => Some(context.forward(cond)),
             None => cond.context.as_ref().map(Tensor::shallow_clone),
         };
-        let mask = cond.context_mask.as_ref().map(|mask| mask.to_kind(x.kind()));
-        Told { embedded: Embedded::new(embedding, self.plan.activation), context, mask, hint }
+        let bias = cond.context_mask.as_ref().map(|mask| mask_bias(mask, &embedding));
+        Told { embedded: Embedded::new(embedding, self.plan.activation), context, bias, hint }
     }
 
     /// Which condition is missing, or of another shape than the network takes.
-    pub(crate) fn check(&self, batch: i64, cond: &Cond) -> Result<()> {
-        let plan = &self.plan;
+    pub(crate) fn check(&self, level: &Tensor, cond: &Cond) -> Result<()> {
+        let (batch, plan) = (level.size()[0], &self.plan);
+        self.time.check("timestep", level)?;
         match plan.class {
             Some(ClassPlan::Table(rows)) => ids("class_labels", &cond.label, batch, rows)?,
-            Some(ClassPlan::Timestep(_)) => shaped("class_labels", &cond.label, &[batch])?,
+            Some(ClassPlan::Timestep(_)) => {
+                shaped("class_labels", &cond.label, &[batch])?;
+                self.time.check("class_labels", there(&cond.label, "class_labels"))?;
+            }
             Some(ClassPlan::Identity) => shaped("class_labels", &cond.label, &[batch, plan.embedding])?,
             Some(ClassPlan::Mlp(from) | ClassPlan::Linear(from)) => {
                 shaped("class_labels", &cond.label, &[batch, from])?;

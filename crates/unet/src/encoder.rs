@@ -3,7 +3,7 @@
 use crate::conditioning::{Conditioning, Told};
 use crate::level::{AttentionLayer, DownLevel};
 use crate::plan::Plan;
-use heldout_core::{Cond, Input, Result};
+use heldout_core::{Input, Result};
 use heldout_nn::{Conv2d, ResBlock, Surroundings};
 use tch::{Tensor, nn};
 
@@ -72,9 +72,9 @@ impl Encoder {
         }
     }
 
-    /// Which condition is missing, or of another shape than the network takes.
-    pub fn check(&self, batch: i64, cond: &Cond) -> Result<()> {
-        self.conditioning.check(batch, cond)
+    /// Which condition is missing or of another shape than the network takes, and which noise level it does not know.
+    pub fn check(&self, input: Input<'_>) -> Result<()> {
+        self.conditioning.check(input.noise_level, input.cond)
     }
 
     /// `x` `[B, C, H, W]` with its noise level and conditions.
@@ -93,7 +93,7 @@ impl Encoder {
     pub fn descend(&self, input: Input<'_>, levels: usize) -> Encoded {
         let centered = self.center_input.then(|| 2.0 * input.x - 1.0);
         let x = centered.as_ref().unwrap_or(input.x);
-        let told = self.conditioning.forward(x, input.noise_level, input.cond);
+        let told = self.conditioning.forward(input.noise_level, input.cond);
         let hinted = told.hint.as_ref().map(|hint| Tensor::cat(&[x, hint], 1));
         let mut h = self.conv_in.forward(hinted.as_ref().unwrap_or(x));
         let mut skips = vec![h.shallow_clone()];

@@ -142,3 +142,20 @@ fn impossible_inputs_are_named() {
     assert!(error(&x, &level.narrow(0, 0, 1), &none).starts_with("timestep"));
     assert!(error(&x, &level, &Cond::of_labels(Tensor::from_slice(&[0i64, 1]))).starts_with("class_labels"));
 }
+
+/// A network that looks levels up refuses those that it has no row for, before the table does.
+#[test]
+fn levels_without_a_row_are_named() {
+    let time_embedding = TimeEmbeddingConfig::Mlp { of: Box::new(TimeEmbeddingConfig::Table { levels: 10 }) };
+    let (_vars, unet) = unet(&UNetConfig { time_embedding, ..config() });
+    let x = Tensor::randn([2, 3, 8, 8], (Kind::Float, Device::Cpu));
+    let check = |level: [f32; 2]| {
+        let level = Tensor::from_slice(&level);
+        unet.check(Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false })
+    };
+    check([0.0, 9.0]).unwrap();
+    for bad in [10.0, -1.0] {
+        let error = check([3.0, bad]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("timestep: {bad}")), "{error}");
+    }
+}

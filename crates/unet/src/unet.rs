@@ -45,6 +45,6 @@ impl Backbone for UNet {
 
     fn check(&self, input: Input<'_>) -> Result<()> {
         self.plan.check_input(input)?;
-        self.encoder.check(input.x.size()[0], input.cond)
+        self.encoder.check(input)
     }
 }

@@ -95,7 +95,7 @@ impl Backbone for UNetPlusPlus {
 
     fn check(&self, input: Input<'_>) -> Result<()> {
         self.plan.unet.check_input(input)?;
-        self.encoder.check(input.x.size()[0], input.cond)
+        self.encoder.check(input)
     }
 }
 

@@ -156,7 +156,20 @@ impl ModelConfig {
         }
     }
 
-    /// How many classes it knows, a null class not counted; 0 where it is told of none.
+    /// How many noise levels it can look up, if it sees them through a table.
+    pub fn levels(&self) -> Result<Option<i64>> {
+        Ok(match self {
+            Self::Unet(config) => config.time_embedding.levels(),
+            Self::Unetpp(config) => config.unet.time_embedding.levels(),
+            Self::UNet2DModel(config) => config.plan()?.conditioning.time.levels(),
+            Self::UNet2DConditionModel(config) => config.plan()?.conditioning.time.levels(),
+            Self::Dit(config) => config.time_embedding.levels(),
+            Self::DiTTransformer2DModel(config) => config.config()?.time_embedding.levels(),
+            Self::SpaceTimeDit(config) => config.image.time_embedding.levels(),
+        })
+    }
+
+    /// How many classes it knows, in a UNet with the null class; 0 where it is told of none.
     pub fn classes(&self) -> i64 {
         match self {
             Self::Unet(config) => config.num_class_embeds.unwrap_or(0),
@@ -353,6 +366,9 @@ fn plan(files: &WeightFiles, head_channels: Option<i64>) -> Result<(ModelConfig,
             let fields = dit::config(&shapes, head_channels.map(|c| width / c.max(1)))?;
             let class: DiTTransformer2DModelConfig = read(without_class(fields))?;
             let config = class.config()?.original();
+            if shapes.contains_key("pos_embed") {
+                dit::check_positions(files)?;
+            }
             Ok((ModelConfig::Dit(config), dit::from_original(&shapes, dit::Embedders::Shared)?))
         }
         Layout::OriginalAdm => {

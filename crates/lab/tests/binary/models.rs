@@ -91,3 +91,13 @@ fn a_trained_model_leaves_as_a_folder() {
     std::fs::write(place.path("model/config.json"), "{\"_class_name\": \"AutoencoderKL\"}").unwrap();
     place.fail(&forward("in.safetensors"), 1, &["AutoencoderKL", "UNet2DConditionModel"]);
 }
+
+/// A recipe whose network cannot look up what its schedule tells it is refused before it runs.
+#[test]
+fn a_table_of_too_few_levels_is_refused() {
+    let place = Place::new();
+    let table = |levels: i64| format!("model.time_embedding={{kind=\"table\",levels={levels}}}");
+    let few = ["train", "tiny.toml", "--out", "out", "--set", &table(10)];
+    place.fail(&few, 2, &["model.time_embedding", "10 levels"]);
+    place.succeed(&["train", "tiny.toml", "--out", "run", "--set", &table(1001)]);
+}

@@ -36,7 +36,7 @@ fn the_switch_of_kernels_is_not_seen() {
 }
 
 fn around(embedded: &Embedded) -> Surroundings<'_> {
-    Surroundings { embedded, context: None, mask: None, train: false }
+    Surroundings { embedded, context: None, bias: None, train: false }
 }
 
 #[test]

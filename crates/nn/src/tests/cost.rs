@@ -66,7 +66,7 @@ impl Bits {
 
     fn forward(&self, x: &Tensor, level: &Tensor, context: &Tensor) -> Tensor {
         let embedded = Embedded::new(self.time.forward(level, None), Activation::Silu);
-        let around = Surroundings { embedded: &embedded, context: Some(context), mask: None, train: false };
+        let around = Surroundings { embedded: &embedded, context: Some(context), bias: None, train: false };
         let h = self.transformer.forward(&self.block.forward(x, &embedded, false), around);
         let input = AttentionInput { time: Some(&embedded.activated), ..AttentionInput::default() };
         self.attention.forward(&crate::to_tokens(&h), input)
