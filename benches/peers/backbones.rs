@@ -95,7 +95,7 @@ fn step(model: &Model, batch: Input<'_>, target: &Tensor, repeats: usize) -> f64
     let adam_w = OptimizerConfig::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     let mut optimizer = Optimizer::new(adam_w, &params).expect("an optimiser of ours");
     timed(repeats, || {
-        forget_grads(&params.tensors().map(Tensor::shallow_clone).collect::<Vec<_>>());
+        forget_grads(&params.handles());
         let out = model.backbone.forward(batch, &mut ());
         out.mse_loss(target, tch::Reduction::Mean).backward();
         optimizer.step(&params, 1e-4);

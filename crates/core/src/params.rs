@@ -25,6 +25,11 @@ impl Params {
         self.0.iter().map(|(_, t)| t)
     }
 
+    /// The tensors under new handles, for what takes a list.
+    pub fn handles(&self) -> Vec<Tensor> {
+        self.tensors().map(Tensor::shallow_clone).collect()
+    }
+
     /// The gradients that are there.
     pub fn grads(&self) -> impl Iterator<Item = Tensor> {
         self.tensors().map(Tensor::grad).filter(Tensor::defined)
@@ -48,12 +53,6 @@ impl Params {
     /// Forgets all gradients.
     pub fn zero_grad(&self) {
         self.tensors().for_each(|p| p.shallow_clone().zero_grad());
-    }
-
-    /// Euclidean norm of the whole gradient, a scalar on the parameters' device.
-    pub fn grad_norm(&self) -> Tensor {
-        let norms: Vec<Tensor> = self.grads().map(|g| g.norm()).collect();
-        Tensor::stack(&norms, 0).norm()
     }
 }
 

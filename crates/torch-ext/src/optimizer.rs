@@ -3,7 +3,7 @@
 use crate::ffi;
 use tch::Tensor;
 
-/// The constants of [`adam_`] and [`adam_w_`].
+/// The constants of [`adam_`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adam {
     /// Learning rate.
@@ -14,9 +14,12 @@ pub struct Adam {
     pub eps: f64,
     /// Decay of the weights.
     pub weight_decay: f64,
+    /// Whether the decay, times the learning rate, acts on the weights alone (AdamW; Loshchilov and Hutter 2019, Algorithm
+    /// 2) rather than being added to the gradient.
+    pub decoupled: bool,
 }
 
-/// Adam, in place, with weight decay added to the gradient; Kingma and Ba 2015, Algorithm 1.
+/// Adam, in place; Kingma and Ba 2015, Algorithm 1.
 ///
 /// Four lists of equal length, with tensors of one shape at each place; `step` counts from 1. One device and kind.
 ///
@@ -30,37 +33,9 @@ pub fn adam_(
     step: u64,
     config: &Adam,
 ) {
-    adam(params, grads, first, second, step, config, false);
-}
-
-/// AdamW, in place: weight decay, times the learning rate, acts on the weights alone; Loshchilov and Hutter 2019,
-/// Algorithm 2. Otherwise as [`adam_`].
-///
-/// # Panics
-/// If the lists do not fit each other.
-pub fn adam_w_(
-    params: &[Tensor],
-    grads: &[Tensor],
-    first: &[Tensor],
-    second: &[Tensor],
-    step: u64,
-    config: &Adam,
-) {
-    adam(params, grads, first, second, step, config, true);
-}
-
-fn adam(
-    params: &[Tensor],
-    grads: &[Tensor],
-    first: &[Tensor],
-    second: &[Tensor],
-    step: u64,
-    config: &Adam,
-    decoupled: bool,
-) {
     let lengths = [params.len(), grads.len(), first.len(), second.len()];
     assert!(lengths.iter().all(|&n| n == params.len()), "lists of different lengths: {lengths:?}");
-    let &Adam { rate, betas: [beta1, beta2], eps, weight_decay } = config;
+    let &Adam { rate, betas: [beta1, beta2], eps, weight_decay, decoupled } = config;
     let [p, g, m, v] = [params, grads, first, second].map(ffi::pointers);
     // SAFETY: four lists of `n` pointers, valid during the call; the shim catches every exception.
     ffi::check(unsafe {

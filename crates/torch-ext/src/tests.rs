@@ -177,14 +177,13 @@ fn optimizers_follow_their_papers() {
         let sizes: [&[i64]; 3] = [&[3, 5], &[17], &[2, 2, 3, 3]];
         let params: Vec<Tensor> = sizes.iter().map(|s| randn(s, kind)).collect();
         let [first, second] = [0, 1].map(|_| params.iter().map(Tensor::zeros_like).collect::<Vec<_>>());
-        let config = Adam { rate: 1e-2, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.1 };
+        let config = Adam { rate: 1e-2, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.1, decoupled };
         let mut expected: Vec<[Tensor; 3]> =
             params.iter().map(|p| [p.copy(), p.zeros_like(), p.zeros_like()]).collect();
         for step in 1..=20_u64 {
             let grads: Vec<Tensor> = params.iter().map(Tensor::randn_like).collect();
             let kept: Vec<Tensor> = grads.iter().map(Tensor::copy).collect();
-            let update = if decoupled { adam_w_ } else { adam_ };
-            update(&params, &grads, &first, &second, step, &config);
+            adam_(&params, &grads, &first, &second, step, &config);
             for ([p, m, v], g) in expected.iter_mut().zip(&kept) {
                 let decayed = if decoupled { g.copy() } else { g + &*p * 0.1 };
                 *m = &*m * 0.9 + &decayed * 0.1;

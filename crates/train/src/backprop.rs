@@ -2,7 +2,6 @@
 
 use heldout_core::{Batch, Clock, Evaluation, Gradient, Objective, Params, Persist, Result};
 use heldout_torch_ext::forget_grads;
-use tch::Tensor;
 
 /// One evaluation, one backward pass.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +17,7 @@ impl Gradient for Backprop {
         batch: &Batch,
         clock: Clock,
     ) -> Result<Evaluation> {
-        forget_grads(&params.tensors().map(Tensor::shallow_clone).collect::<Vec<_>>());
+        forget_grads(&params.handles());
         let evaluation = objective.evaluate(batch, clock)?;
         evaluation.loss.f_backward()?;
         Ok(evaluation)

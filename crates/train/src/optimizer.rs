@@ -1,7 +1,7 @@
 //! Optimisers whose whole state can be written down, which libtorch's own cannot.
 
 use heldout_core::{Error, Params, Persist, Result, State};
-use heldout_torch_ext::{Adam, adam_, adam_w_};
+use heldout_torch_ext::{Adam, adam_};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -103,10 +103,10 @@ impl Optimizer {
             .collect();
         tch::no_grad(|| match self.config {
             OptimizerConfig::Adam { betas, eps, weight_decay } => {
-                self.adam(&grads, adam_, Adam { rate, betas, eps, weight_decay });
+                self.adam(&grads, &Adam { rate, betas, eps, weight_decay, decoupled: false });
             }
             OptimizerConfig::AdamW { betas, eps, weight_decay } => {
-                self.adam(&grads, adam_w_, Adam { rate, betas, eps, weight_decay });
+                self.adam(&grads, &Adam { rate, betas, eps, weight_decay, decoupled: true });
             }
             OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
                 for (i, p, g) in grads {
@@ -117,14 +117,14 @@ impl Optimizer {
     }
 
     /// All parameters in one call: libtorch's fused kernel reads and writes each number once.
-    fn adam(&self, grads: &[(usize, Tensor, Tensor)], step: AdamStep, config: Adam) {
+    fn adam(&self, grads: &[(usize, Tensor, Tensor)], config: &Adam) {
         if grads.is_empty() {
             return;
         }
         let of = |list: &[Tensor]| grads.iter().map(|(i, ..)| list[*i].shallow_clone()).collect::<Vec<_>>();
         let params: Vec<Tensor> = grads.iter().map(|(_, p, _)| p.shallow_clone()).collect();
         let gradients: Vec<Tensor> = grads.iter().map(|(.., g)| g.shallow_clone()).collect();
-        step(&params, &gradients, &of(&self.first), &of(&self.second), self.steps, &config);
+        adam_(&params, &gradients, &of(&self.first), &of(&self.second), self.steps, config);
     }
 
     fn sgd(
@@ -148,9 +148,6 @@ impl Optimizer {
         let _ = p.g_sub_(&(g * rate));
     }
 }
-
-/// [`adam_`] or [`adam_w_`].
-type AdamStep = fn(&[Tensor], &[Tensor], &[Tensor], &[Tensor], u64, &Adam);
 
 impl Persist for Optimizer {
     fn state(&self) -> State {

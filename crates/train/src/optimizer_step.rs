@@ -4,6 +4,7 @@ use crate::Optimizer;
 use heldout_core::{
     Batch, Clock, Curve, Error, Evaluation, Gradient, Objective, Params, Persist, Result, State, Update,
 };
+use heldout_torch_ext::grad_norm;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -96,7 +97,7 @@ impl<G: Gradient, C: Curve> Update for OptimizerStep<G, C> {
         let seen =
             evaluation.terms.iter().find(|(name, _)| *name == "grad_norm").map(|(_, t)| t.shallow_clone());
         let norm = seen.unwrap_or_else(|| {
-            let norm = self.params.grad_norm();
+            let norm = grad_norm(&self.params.grads().collect::<Vec<_>>());
             evaluation.terms.push(("grad_norm", norm.shallow_clone()));
             norm
         });

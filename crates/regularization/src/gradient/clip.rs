@@ -1,6 +1,7 @@
 //! Gradient clipping.
 
 use heldout_core::{Batch, Clock, Error, Evaluation, Gradient, Objective, Params, Persist, Result, State};
+use heldout_torch_ext::{grad_norm, scale_};
 
 /// Scales the whole gradient down to norm `max_norm` where it is longer; Pascanu et al. 2013, Algorithm 1.
 ///
@@ -42,9 +43,10 @@ impl<G: Gradient> Gradient for Clip<G> {
         clock: Clock,
     ) -> Result<Evaluation> {
         let mut evaluation = self.inner.gradient(params, objective, batch, clock)?;
-        let norm = params.grad_norm();
+        let grads: Vec<_> = params.grads().collect();
+        let norm = grad_norm(&grads);
         let scale = (self.max_norm / (&norm + 1e-6)).clamp_max(1.0); // a tensor: no round trip to the host
-        tch::no_grad(|| params.grads().for_each(|mut g| drop(g.g_mul_(&scale))));
+        scale_(&grads, &scale);
         evaluation.terms.push(("grad_norm", norm));
         Ok(evaluation)
     }

@@ -3,6 +3,7 @@
 use heldout_core::{
     Batch, Clock, Curve, Error, EvalWeights, Evaluation, Objective, Params, Persist, Result, State, Update,
 };
+use heldout_torch_ext::lerp_;
 use tch::Tensor;
 
 /// `min(decay, (1 + step) / (10 + step))`: young averages forget their first weights fast.
@@ -70,8 +71,7 @@ impl<U: Update, C: Curve> Update for Averaged<U, C> {
     fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation> {
         let evaluation = self.inner.update(objective, batch, clock)?;
         let rate = 1.0 - self.decay.at(clock);
-        let weights = self.inner.params().tensors();
-        tch::no_grad(|| self.average.iter_mut().zip(weights).for_each(|(a, w)| drop(a.lerp_(w, rate))));
+        lerp_(&self.average, &self.inner.params().handles(), rate);
         Ok(evaluation)
     }
 
