@@ -3,7 +3,9 @@ process each, in turn, so that both meet the same machine. Prints the ratio ours
 and range of the rounds, and the share of a matrix product's speed in the same process.
 
     cargo build -p heldout-benches
-    python3 benches/peers/backbones.py [rounds] [case ..]"""
+    python3 benches/peers/backbones.py [rounds] [case ..]
+    python3 benches/peers/backbones.py accuracy    both beside the peer in f64 (needs `cargo build -p heldout-lab`)
+    python3 benches/peers/backbones.py profile     where the peer's training steps go, on one thread"""
 
 import os
 import resource
@@ -16,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 OURS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/backbones"
+HELDOUT = OURS.with_name("heldout")
 THREADS = os.cpu_count()
 
 
@@ -104,6 +107,65 @@ def theirs(folder, network, mode, rows, repeats):
     print(ms, peak, 2 * 2048**3 / timed(5, lambda: a @ b) / 1e6)
 
 
+def inputs(network, rows):
+    import torch
+
+    side, channels = {"quickstart": (16, 1), "ddpm-32": (32, 3), "dit-s-2": (32, 4)}[network]
+    given = dict(sample=torch.randn(rows, channels, side, side), timestep=torch.tensor([3, 900] * (rows // 2)))
+    return given | (dict(class_labels=torch.tensor([3, 7] * (rows // 2))) if network == "dit-s-2" else {})
+
+
+def accuracy():
+    """Largest absolute differences from the peer in f64: of the output, and of all gradients of its mean square."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def passed(model, given):
+        x = given["sample"].to(model.dtype).requires_grad_()
+        out = model(x, *list(given.values())[1:2], **{k: v for k, v in given.items() if k == "class_labels"}).sample
+        out.square().mean().backward()
+        return out, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    for network in ("quickstart", "ddpm-32", "dit-s-2"):
+        model = make(network).eval()
+        given = inputs(network, 2)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            save_file(given, f"{folder}/in.safetensors")
+            run([HELDOUT, "forward", folder, "--input", f"{folder}/in.safetensors", "--output",
+                 f"{folder}/out.safetensors", "--gradients"])
+            ours = load_file(f"{folder}/out.safetensors")
+        out, gradients = passed(model, given)
+        model.zero_grad()
+        exact, exact_gradients = passed(model.double(), given)
+        worst = lambda found: max((found(name) - g).abs().max().item() for name, g in exact_gradients.items())
+        print(f"{network}: output {(ours['sample'] - exact).abs().max():.1e} (peer {(out - exact).abs().max():.1e}), "
+              f"gradients {worst(lambda name: ours['grad.' + name]):.1e} (peer {worst(gradients.get):.1e})")
+
+
+def profile():
+    """Shares of the processor's time of two training steps of the peer, by operation."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.set_num_threads(1)
+    for network, rows in (("ddpm-32", 16), ("dit-s-2", 8), ("quickstart", 16)):
+        model = make(network)
+        optimizer = torch.optim.AdamW(model.parameters())
+        given = inputs(network, rows)
+        sample, timestep = given.pop("sample"), given.pop("timestep")
+
+        def step():
+            optimizer.zero_grad()
+            model(sample, timestep, **given).sample.square().mean().backward()
+            optimizer.step()
+
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            step(), step()
+        print(network, seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=14), sep="\n")
+
+
 def run(command):
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True, env=environment).stdout
@@ -133,6 +195,8 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] in (["accuracy"], ["profile"]):
+        sys.exit(globals()[sys.argv[1]]())
     if sys.argv[1:2] == ["theirs"]:
         folder, network, mode, rows, repeats = sys.argv[2:]
         theirs(folder, network, mode, int(rows), int(repeats))
