@@ -8,7 +8,7 @@ use heldout_core::{Backbone, Cond, Input, NoiseStream, Params, Preconditioned, S
 use heldout_samplers::{Ddim, TimeGrid};
 use heldout_schedules::{NoiseScheduleConfig, Prediction};
 use heldout_torch_ext::forget_grads;
-use heldout_train::{Optimizer, OptimizerConfig};
+use heldout_train::OptimizerConfig;
 use heldout_weights::{Model, OpenOptions};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -93,7 +93,7 @@ fn main() {
 fn step(model: &Model, batch: Input<'_>, target: &Tensor, repeats: usize) -> f64 {
     let params = Params::of(&model.vars);
     let adam_w = OptimizerConfig::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = Optimizer::new(adam_w, &params).expect("an optimiser of ours");
+    let mut optimizer = adam_w.build(&params).expect("an optimiser of ours");
     timed(repeats, || {
         forget_grads(&params.handles());
         let out = model.backbone.forward(batch, &mut ());

@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("heldout-unet", &["heldout-nn"]),
     ("heldout-unetpp", &["heldout-nn", "heldout-unet"]),
     ("heldout-dit", &["heldout-nn"]),
-    ("heldout-regularization", &["heldout-torch-ext"]),
+    ("heldout-regularization", &["heldout-nn", "heldout-torch-ext"]),
     ("heldout-metrics", &[]),
     ("heldout-data", &[]),
     ("heldout-train", &["heldout-torch-ext"]),

@@ -37,18 +37,3 @@ impl<C: Curve + ?Sized> Curve for Box<C> {
         (**self).at(clock)
     }
 }
-
-/// Linear from `from` to `to` over the whole run.
-#[derive(Debug, Clone, Copy)]
-pub struct Ramp {
-    /// Value at step 0.
-    pub from: f64,
-    /// Value at the end of the run.
-    pub to: f64,
-}
-
-impl Curve for Ramp {
-    fn at(&self, clock: Clock) -> f64 {
-        self.from + (self.to - self.from) * clock.progress()
-    }
-}

@@ -2,6 +2,7 @@
 
 mod clock;
 mod cond;
+mod curve;
 mod error;
 mod metric;
 mod model;
@@ -13,8 +14,9 @@ mod state;
 mod training;
 mod values;
 
-pub use clock::{Clock, Curve, Ramp};
+pub use clock::{Clock, Curve};
 pub use cond::Cond;
+pub use curve::{CurveConfig, Ramp};
 pub use error::{Error, Result};
 pub use metric::{Estimate, FeatureExtractor, FeatureSets, Measurement, Metric};
 pub use model::{
@@ -27,7 +29,7 @@ pub use seed::stream;
 pub use source::{Augment, BatchSource, NoiseDraw, NoiseSource, TimeSampler, Times};
 pub use state::{Persist, State};
 pub use training::{
-    Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Penalty, Scaled,
-    Update, View, Weighting,
+    Average, Denoising, DenoisingPenalty, Evaluation, Every, Flow, Gradient, Objective, Observer, Optimizer,
+    Penalty, Rows, Scaled, Update, View, Weighting,
 };
-pub use values::{Batch, Marginal, Noised, Posterior, Scalings, combine, like, mean_flat};
+pub use values::{Batch, Known, Marginal, Noised, Posterior, Scalings, combine, like, mean_flat};

@@ -32,9 +32,19 @@ pub trait TimeSampler: Debug + Persist {
     fn observe(&mut self, _t: &Tensor, _loss: &Tensor) {}
 }
 
+impl<T: TimeSampler + ?Sized> TimeSampler for Box<T> {
+    fn sample(&mut self, n: i64, clock: Clock, device: Device) -> Times {
+        (**self).sample(n, clock, device)
+    }
+
+    fn observe(&mut self, t: &Tensor, loss: &Tensor) {
+        (**self).observe(t, loss);
+    }
+}
+
 /// Changes a batch before noise is added.
 ///
-/// Law: keeps the batch's shape; the same after the same seed.
+/// Law: keeps the batch's shape; the same after the same seed; draws nothing at strength 0.
 pub trait Augment: Debug {
     /// The changed batch.
     fn augment(&mut self, batch: Batch, clock: Clock) -> Batch;
@@ -51,8 +61,15 @@ pub struct NoiseDraw {
 
 /// Draws the noise of a training batch from libtorch's generator.
 ///
-/// Law: the target has mean 0 and variance 1; the same after the same seed.
+/// Law: the target has mean 0 and variance 1, or about 1 where a source says so; the same after the same seed; draws no
+/// more than the source inside at strength 0.
 pub trait NoiseSource: Debug {
     /// Noise like `x_start` `[B, C, H, W]` for times `t` `[B]`.
     fn draw(&mut self, x_start: &Tensor, t: &Tensor, clock: Clock) -> NoiseDraw;
+}
+
+impl<N: NoiseSource + ?Sized> NoiseSource for Box<N> {
+    fn draw(&mut self, x_start: &Tensor, t: &Tensor, clock: Clock) -> NoiseDraw {
+        (**self).draw(x_start, t, clock)
+    }
 }

@@ -77,6 +77,16 @@ pub trait Persist {
     }
 }
 
+impl<P: Persist + ?Sized> Persist for Box<P> {
+    fn state(&self) -> State {
+        (**self).state()
+    }
+
+    fn load_state(&mut self, state: State) -> Result<()> {
+        (**self).load_state(state)
+    }
+}
+
 /// A detached copy on the CPU, for [`Persist::state`].
 pub(crate) fn copy(t: &Tensor) -> Tensor {
     let t = t.detach().to_device(tch::Device::Cpu);

@@ -35,6 +35,12 @@ pub struct Denoising<'a> {
     pub noised: &'a Noised,
     /// `[B, C, H, W]`, with its graph.
     pub x_start_hat: &'a Tensor,
+    /// What the network should have answered, `F*`, `[B, C, H, W]`.
+    pub target: &'a Tensor,
+    /// Weight of each row's mean squared error, `[B]`, f32: by noise level and by importance.
+    pub weight: &'a Tensor,
+    /// The weighted loss of each row, `[B]`, f32, with its graph.
+    pub loss: &'a Tensor,
     /// `[B, C, H, W]` with its graph, of a model that learns its variance: see [`Posterior::log_variance`].
     ///
     /// [`Posterior::log_variance`]: crate::Posterior::log_variance
@@ -67,12 +73,42 @@ pub trait Penalty<V>: Debug + Persist {
     fn taps(&self) -> Vec<Site> {
         Vec::new()
     }
+    /// Whether it differentiates by `x_t`, which then is part of the graph.
+    fn differentiates_input(&self) -> bool {
+        false
+    }
+    /// Further scalars of the last call for the log, detached.
+    fn terms(&self) -> Vec<(&'static str, Tensor)> {
+        Vec::new()
+    }
+}
+
+impl<V, P: Penalty<V> + ?Sized> Penalty<V> for Box<P> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn penalty(&mut self, view: &V) -> Result<Tensor> {
+        (**self).penalty(view)
+    }
+
+    fn taps(&self) -> Vec<Site> {
+        (**self).taps()
+    }
+
+    fn differentiates_input(&self) -> bool {
+        (**self).differentiates_input()
+    }
+
+    fn terms(&self) -> Vec<(&'static str, Tensor)> {
+        (**self).terms()
+    }
 }
 
 /// A penalty on a denoising step.
 pub type DenoisingPenalty = Box<dyn for<'a> Penalty<Denoising<'a>>>;
 
-/// `weight(clock) * inner`.
+/// `weight(clock) * inner`; where the weight is 0, `inner` is not asked, so that it costs and draws nothing.
 #[derive(Debug)]
 pub struct Scaled<P, C> {
     /// The penalty.
@@ -97,11 +133,22 @@ impl<V: View, P: Penalty<V>, C: Curve> Penalty<V> for Scaled<P, C> {
     }
 
     fn penalty(&mut self, view: &V) -> Result<Tensor> {
-        Ok(self.weight.at(view.clock()) * self.inner.penalty(view)?)
+        match self.weight.at(view.clock()) {
+            0.0 => Ok(view.zeros()),
+            weight => Ok(weight * self.inner.penalty(view)?),
+        }
     }
 
     fn taps(&self) -> Vec<Site> {
         self.inner.taps()
+    }
+
+    fn differentiates_input(&self) -> bool {
+        self.inner.differentiates_input()
+    }
+
+    fn terms(&self) -> Vec<(&'static str, Tensor)> {
+        self.inner.terms()
     }
 }
 
@@ -140,6 +187,23 @@ impl<V: View, P: Penalty<V>> Penalty<V> for Every<P> {
     fn taps(&self) -> Vec<Site> {
         self.inner.taps()
     }
+
+    fn differentiates_input(&self) -> bool {
+        self.inner.differentiates_input()
+    }
+
+    fn terms(&self) -> Vec<(&'static str, Tensor)> {
+        self.inner.terms()
+    }
+}
+
+/// The loss of every example, for techniques that treat noise levels apart.
+#[derive(Debug)]
+pub struct Rows {
+    /// `[B]`, f32, with its graph.
+    pub loss: Tensor,
+    /// Noise level of each, `ln(alpha^2 / sigma^2)`, `[B]`, f64.
+    pub log_snr: Tensor,
 }
 
 /// A loss and what it is made of.
@@ -147,6 +211,8 @@ impl<V: View, P: Penalty<V>> Penalty<V> for Every<P> {
 pub struct Evaluation {
     /// Scalar, with its graph.
     pub loss: Tensor,
+    /// What `loss` is the mean of, from an objective that knows.
+    pub rows: Option<Rows>,
     /// Named scalars for the log, detached, on the model's device.
     pub terms: Vec<(&'static str, Tensor)>,
 }
@@ -173,6 +239,26 @@ pub trait Gradient: Debug + Persist {
     ) -> Result<Evaluation>;
 }
 
+impl<G: Gradient + ?Sized> Gradient for Box<G> {
+    fn gradient(
+        &mut self,
+        params: &Params,
+        objective: &mut dyn Objective,
+        batch: &Batch,
+        clock: Clock,
+    ) -> Result<Evaluation> {
+        (**self).gradient(params, objective, batch, clock)
+    }
+}
+
+/// Moves tensors along their gradients.
+///
+/// Law: saved and loaded into a fresh one, it goes on bit for bit.
+pub trait Optimizer: Debug + Persist {
+    /// One step along `.grad` at this learning rate; a parameter without a gradient stays.
+    fn step(&mut self, params: &Params, rate: f64);
+}
+
 /// Moves the weights by one step.
 ///
 /// Law: saved and loaded into a fresh one, it goes on bit for bit.
@@ -181,9 +267,41 @@ pub trait Update: Debug + Persist {
     fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation>;
     /// What it moves.
     fn params(&self) -> &Params;
-    /// `None` where the live weights are the ones to evaluate.
+    /// The averages of the weights that it keeps, from the innermost to the outermost.
+    fn averages(&self) -> Vec<Average<'_>> {
+        Vec::new()
+    }
+    /// Puts the outermost average in the place of the weights, to be evaluated; `None` where the live weights are the ones
+    /// to evaluate.
     fn eval_weights(&self) -> Option<EvalWeights<'_>> {
-        None
+        self.averages().last().map(|average| EvalWeights::swap_in(self.params(), average.weights))
+    }
+}
+
+/// Weights that are kept beside the live ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Average<'a> {
+    /// As in records and checkpoints; different for every average of a run.
+    pub name: &'a str,
+    /// In the order of the parameters.
+    pub weights: &'a [Tensor],
+}
+
+impl<U: Update + ?Sized> Update for Box<U> {
+    fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation> {
+        (**self).update(objective, batch, clock)
+    }
+
+    fn params(&self) -> &Params {
+        (**self).params()
+    }
+
+    fn averages(&self) -> Vec<Average<'_>> {
+        (**self).averages()
+    }
+
+    fn eval_weights(&self) -> Option<EvalWeights<'_>> {
+        (**self).eval_weights()
     }
 }
 
@@ -202,8 +320,8 @@ pub enum Flow {
 pub trait Observer: Debug + Persist {
     /// Names its state in checkpoints; different for every observer of a run.
     fn name(&self) -> &'static str;
-    /// What says which checkpoint is best, if this observer knows: lower is better.
-    fn score(&self) -> Option<f64> {
+    /// What says which checkpoint is best, and by which name; lower is better.
+    fn score(&self) -> Option<(&'static str, f64)> {
         None
     }
     /// Called after step `clock.step`, when `clock.step + 1` steps are done.

@@ -10,13 +10,72 @@ pub struct Batch {
     pub x_start: Tensor,
     /// What goes with it.
     pub cond: Cond,
+    /// Place of each example in the training set, `[B]`, `Int64`, for what is fixed for an example over the whole run.
+    pub index: Option<Tensor>,
+    /// Which parts of `x_start` are known, where not all of it is.
+    pub known: Option<Known>,
+}
+
+/// The known part of corrupted examples; both of 0 and 1, `[B, 1, H, W]`. Daras et al. 2023, section 3.
+#[derive(Debug)]
+pub struct Known {
+    /// What the loss may look at.
+    pub loss: Tensor,
+    /// What the network may look at: a part of that.
+    pub input: Tensor,
+}
+
+impl Known {
+    /// Both, changed.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self { loss: change(&self.loss), input: change(&self.input) }
+    }
 }
 
 impl Batch {
+    /// Examples of which all is known.
+    pub fn new(x_start: Tensor, cond: Cond) -> Self {
+        Self { x_start, cond, index: None, known: None }
+    }
+
+    /// Every tensor, changed; all start with the batch.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            x_start: change(&self.x_start),
+            cond: self.cond.map(&change),
+            index: self.index.as_ref().map(&change),
+            known: self.known.as_ref().map(|known| known.map(&change)),
+        }
+    }
+
     /// The same tensors under new handles.
     #[must_use]
     pub fn shallow_clone(&self) -> Self {
-        Self { x_start: self.x_start.shallow_clone(), cond: self.cond.shallow_clone() }
+        self.map(Tensor::shallow_clone)
+    }
+
+    /// Rows `start..start + len`.
+    #[must_use]
+    pub fn narrow(&self, start: i64, len: i64) -> Self {
+        self.map(|t| t.narrow(0, start, len))
+    }
+
+    /// The rows that `rows` `[K]`, `Int64`, names.
+    #[must_use]
+    pub fn select(&self, rows: &Tensor) -> Self {
+        self.map(|t| t.index_select(0, rows))
+    }
+
+    /// How many examples.
+    pub fn len(&self) -> i64 {
+        self.x_start.size()[0]
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

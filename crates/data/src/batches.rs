@@ -81,7 +81,11 @@ impl BatchSource for Batches {
             let rows: Vec<i64> = places.iter().map(|p| labels[self.indices[*p]]).collect();
             Tensor::from_slice(&rows).to_device(self.device)
         });
-        Ok(Batch { x_start, cond: Cond { label: labels, ..Cond::default() } })
+        let index: Vec<i64> = places.iter().map(|p| *p as i64).collect();
+        Ok(Batch {
+            index: Some(Tensor::from_slice(&index).to_device(self.device)),
+            ..Batch::new(x_start, Cond { label: labels, ..Cond::default() })
+        })
     }
 }
 

@@ -1,10 +1,11 @@
 //! One function per trait.
 
-use crate::{close, gaussian_denoiser, same};
+use crate::{close, denoising_step, gaussian_denoiser, same};
 use heldout_core::{
-    Adapter, Augment, Autoencoder, Backbone, Batch, BatchSource, Clock, Cond, Curve, Denoiser, FeatureSets,
-    Gradient, Input, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective, Parameterization, Params,
-    Persist, Sampler, State, TimeSampler, Update, Weighting, like,
+    Adapter, Augment, Autoencoder, Backbone, Batch, BatchSource, Clock, Cond, Curve, Denoiser, Denoising,
+    FeatureSets, Gradient, Input, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective,
+    Parameterization, Params, Penalty, Persist, Preconditioned, Sampler, State, TimeSampler, Update,
+    Weighting, like,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -227,6 +228,30 @@ pub fn check_objective(o: &mut dyn Objective, params: &Params, batch: &Batch) {
     assert!(first.loss.requires_grad(), "the loss has no graph");
     assert!(same(&before, &params.snapshot()), "an Objective moved the weights");
     assert!(params.grads().all(|g| g.abs().max().double_value(&[]) == 0.0), "an Objective left a gradient");
+}
+
+/// [`Penalty`] on a step of `model`: one finite number for each example, or one for all; the same after the same seed from
+/// the same state; touches neither the weights nor the gradients of the model.
+#[track_caller]
+pub fn check_penalty<P: for<'a> Penalty<Denoising<'a>>>(
+    mut make: impl FnMut() -> P,
+    model: &Preconditioned,
+    params: &Params,
+    batch: &Batch,
+) {
+    let before = params.snapshot();
+    params.zero_grad();
+    let mut run = || {
+        let (mut penalty, needs) = (make(), make());
+        tch::manual_seed(7);
+        denoising_step(model, batch, CLOCK, &needs, |view| penalty.penalty(view).unwrap())
+    };
+    let (first, second) = (run(), run());
+    assert!(first.size() == [batch.len()] || first.numel() == 1, "a penalty of shape {:?}", first.size());
+    assert!(first.isfinite().all().int64_value(&[]) == 1, "a penalty is not finite");
+    assert!(first.equal(&second), "not a function of the seed and the state");
+    assert!(same(&before, &params.snapshot()), "a Penalty moved the weights");
+    assert!(params.grads().all(|g| g.abs().max().double_value(&[]) == 0.0), "a Penalty left a gradient");
 }
 
 /// [`Gradient`]: leaves a gradient and the weights as they were. Gives the gradient back.

@@ -1,8 +1,9 @@
 //! The smallest parts that make a training run.
 
 use heldout_core::{
-    Backbone, Batch, BatchSource, Clock, Cond, Denoiser, Evaluation, Input, Marginal, NoiseSchedule,
-    Objective, Parameterization, Persist, Probe, Result, Scalings, Site, like,
+    Backbone, Batch, BatchSource, Clock, Cond, Denoiser, Denoising, Evaluation, Input, Marginal,
+    NoiseSchedule, Noised, Objective, Parameterization, Penalty, Persist, Preconditioned, Probe, Recorder,
+    Result, Scalings, Site, like, mean_flat,
 };
 use std::f64::consts::FRAC_PI_2;
 use tch::{Device, Kind, Tensor, nn};
@@ -80,7 +81,7 @@ impl BatchSource for Blobs {
         tch::manual_seed(heldout_core::stream(self.seed, "data", clock.step, 0) as i64);
         let sign = Tensor::randint(2, [self.n, 1], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
         let x = sign * 0.7 + Tensor::randn([self.n, 2], (Kind::Float, Device::Cpu)) * 0.1;
-        Ok(Batch { x_start: x.view([self.n, 2, 1, 1]), cond: Cond::default() })
+        Ok(Batch::new(x.view([self.n, 2, 1, 1]), Cond::default()))
     }
 }
 
@@ -97,7 +98,7 @@ impl Objective for SquaredError {
         let noisy = x + 0.1 * x.randn_like();
         let input = Input { x: &noisy, noise_level: &level, cond: &batch.cond, train: true };
         let loss = (self.0.forward(input, &mut ()) - x).square().mean(Kind::Float);
-        Ok(Evaluation { terms: vec![("squared_error", loss.detach())], loss })
+        Ok(Evaluation { terms: vec![("squared_error", loss.detach())], rows: None, loss })
     }
 }
 
@@ -118,4 +119,43 @@ impl<S: NoiseSchedule> Denoiser for GaussianDenoiser<S> {
 /// The exact denoiser of `N(0, std^2)`.
 pub fn gaussian_denoiser(schedule: impl NoiseSchedule, std: f64) -> impl Denoiser {
     GaussianDenoiser(schedule, std)
+}
+
+/// A denoising step of `model` on `batch`, with the noise of libtorch's generator, shown to `look`: what a penalty sees.
+pub fn denoising_step<T>(
+    model: &Preconditioned,
+    batch: &Batch,
+    clock: Clock,
+    penalty: &dyn for<'a> Penalty<Denoising<'a>>,
+    look: impl FnOnce(&Denoising<'_>) -> T,
+) -> T {
+    let x_start = &batch.x_start;
+    let t = Tensor::rand([batch.len()], (Kind::Double, x_start.device())) * 0.98 + 0.01;
+    let marginal = model.schedule.marginal(&t);
+    let noise = x_start.randn_like();
+    let mut x_t = like(&marginal.alpha, x_start) * x_start + like(&marginal.sigma, x_start) * &noise;
+    if penalty.differentiates_input() {
+        x_t = x_t.set_requires_grad(true);
+    }
+    let scalings = model.parameterization.scalings(&marginal);
+    let mut taps = Recorder { wanted: penalty.taps(), seen: Vec::new() };
+    let (raw, variance) =
+        Preconditioned::parts(model.raw(&x_t, &scalings, &batch.cond, true, &mut taps), x_start);
+    let (a, b) = scalings.target(&marginal);
+    let target = like(&a, x_start) * x_start + like(&b, x_start) * &noise;
+    let weight = scalings.c_out.square().to_kind(Kind::Float);
+    let loss = mean_flat(&(&raw - &target).square()) * &weight;
+    let x_start_hat = like(&scalings.c_skip, x_start) * &x_t + like(&scalings.c_out, x_start) * raw;
+    look(&Denoising {
+        denoiser: model,
+        noised: &Noised { x_start: x_start.shallow_clone(), noise, t, x_t, marginal },
+        x_start_hat: &x_start_hat,
+        target: &target,
+        weight: &weight,
+        loss: &loss,
+        variance: variance.as_ref(),
+        taps: &taps.seen,
+        cond: &batch.cond,
+        clock,
+    })
 }

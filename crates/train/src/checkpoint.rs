@@ -20,8 +20,8 @@ const MANIFEST: &str = "manifest.json";
 struct Header {
     format: u32,
     step: u64,
-    /// Held-out loss when it was written; the lowest is kept.
-    score: Option<f64>,
+    /// What it was worth when it was written, by the name of the score; the lowest of each is kept.
+    scores: BTreeMap<String, f64>,
     /// What the run was, so that another run's checkpoint is refused.
     fingerprint: String,
     values: BTreeMap<String, Value>,
@@ -33,7 +33,19 @@ struct Manifest {
     sha256: BTreeMap<String, String>,
 }
 
-/// The checkpoints of one run: the last few and the best.
+/// Which of several checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// The newest.
+    Last,
+    /// The lowest of this score.
+    Best(&'a str),
+}
+
+/// The scores of a run, by name.
+pub type Scores = BTreeMap<String, f64>;
+
+/// The checkpoints of one run: the last few, and the best by every score.
 ///
 /// A checkpoint is the folder `step-00000600` with `state.json`, one safetensors file per part of the state
 /// (`weights.safetensors` has the model's parameters under their own names) and `manifest.json` with a checksum per file.
@@ -58,7 +70,8 @@ pub struct Loaded {
 }
 
 impl Checkpoints {
-    /// In `folder`, every `every` steps, of which the last `keep` and the best stay. `fingerprint` names the run.
+    /// In `folder`, every `every` steps, of which the last `keep` and the best stay, by every score that the observers
+    /// have. `fingerprint` names the run.
     pub fn new(folder: &Path, fingerprint: &str, every: u64, keep: usize) -> Result<Self> {
         if every == 0 || keep == 0 {
             return Err(Error::config(
@@ -82,10 +95,10 @@ impl Checkpoints {
     }
 
     /// Writes the state after `step` steps; the folder is whole or not there.
-    pub fn save(&mut self, step: u64, score: Option<f64>, state: &State) -> Result<()> {
+    pub fn save(&mut self, step: u64, scores: &Scores, state: &State) -> Result<()> {
         let aside = self.folder.join(format!(".writing-step-{step:08}"));
         let target = self.folder.join(format!("step-{step:08}"));
-        let written = self.write(&aside, step, score, state).and_then(|()| {
+        let written = self.write(&aside, step, scores, state).and_then(|()| {
             if target.exists() {
                 fs::remove_dir_all(&target).map_err(Error::io(&target))?;
             }
@@ -99,7 +112,7 @@ impl Checkpoints {
         self.prune()
     }
 
-    fn write(&self, aside: &Path, step: u64, score: Option<f64>, state: &State) -> Result<()> {
+    fn write(&self, aside: &Path, step: u64, scores: &Scores, state: &State) -> Result<()> {
         if aside.exists() {
             fs::remove_dir_all(aside).map_err(Error::io(aside))?;
         }
@@ -119,7 +132,7 @@ impl Checkpoints {
         let header = Header {
             format: FORMAT,
             step,
-            score,
+            scores: scores.clone(),
             fingerprint: self.fingerprint.clone(),
             values: state.values.clone(),
         };
@@ -141,14 +154,21 @@ impl Checkpoints {
         sync(aside)
     }
 
-    /// Removes all but the last `keep` and the one of the lowest score.
+    /// Removes all but the last `keep` and those of the lowest scores.
     fn prune(&self) -> Result<()> {
         let steps = steps(&self.folder)?;
-        let score = |path: &PathBuf| read_header(path).ok().and_then(|h| h.score);
-        let scored = steps.iter().filter_map(|(_, path)| score(path).map(|s| (s, path)));
-        let best = scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, path)| path.clone());
+        let mut best: BTreeMap<String, (f64, &PathBuf)> = BTreeMap::new();
+        for (_, path) in &steps {
+            for (name, score) in read_header(path).map(|h| h.scores).unwrap_or_default() {
+                let lowest = best.entry(name).or_insert((score, path));
+                if score < lowest.0 {
+                    *lowest = (score, path);
+                }
+            }
+        }
         let old = steps.len().saturating_sub(self.keep);
-        for (_, path) in steps[..old].iter().filter(|(_, path)| Some(path) != best.as_ref()) {
+        for (_, path) in steps[..old].iter().filter(|(_, path)| !best.values().any(|(_, kept)| *kept == path))
+        {
             fs::remove_dir_all(path).map_err(Error::io(path))?;
         }
         Ok(())
@@ -177,16 +197,20 @@ impl Checkpoints {
 }
 
 impl Loaded {
-    /// Reads the checkpoint folder `path`, or the newest whole one below it; the best one where `best` is set.
-    pub fn open(path: &Path, best: bool) -> Result<Self> {
+    /// Reads the checkpoint folder `path`, or the chosen one of the whole ones below it.
+    pub fn open(path: &Path, choice: Choice<'_>) -> Result<Self> {
         if path.join(MANIFEST).is_file() {
             let (header, state) = read(path)?;
             return Ok(Self { step: header.step, state, damaged: Vec::new() });
         }
         let mut found = steps(path)?;
-        if best {
-            let score = |p: &Path| read_header(p).ok().and_then(|h| h.score).unwrap_or(f64::INFINITY);
-            found.sort_by(|a, b| score(&b.1).total_cmp(&score(&a.1)));
+        if let Choice::Best(name) = choice {
+            let score = |p: &Path| read_header(p).ok().and_then(|h| h.scores.get(name).copied());
+            if !found.iter().any(|(_, p)| score(p).is_some()) {
+                return Err(Error::file(path, format!("no checkpoint has the score `{name}`")));
+            }
+            let order = |p: &Path| score(p).unwrap_or(f64::INFINITY);
+            found.sort_by(|a, b| order(&b.1).total_cmp(&order(&a.1)));
         }
         let mut damaged = Vec::new();
         for (_, path) in found.into_iter().rev() {

@@ -42,16 +42,19 @@ impl Observer for EarlyStopping {
         self.validator.name()
     }
 
-    fn score(&self) -> Option<f64> {
+    fn score(&self) -> Option<(&'static str, f64)> {
         self.validator.score()
     }
 
     fn after_step(&mut self, clock: Clock, evaluation: &Evaluation, update: &dyn Update) -> Result<Flow> {
         let done = clock.step + 1;
         self.validator.after_step(clock, evaluation, update)?;
-        let Some(latest) = self.validator.latest.filter(|_| done.is_multiple_of(self.validator.every)) else {
+        let Some(losses) =
+            self.validator.latest.as_ref().filter(|_| done.is_multiple_of(self.validator.every))
+        else {
             return Ok(Flow::Continue);
         };
+        let latest = losses.mean_held_out();
         if self.best.is_none_or(|best| latest < best) {
             (self.best, self.best_step, self.worse) = (Some(latest), done, 0);
             return Ok(Flow::Continue);

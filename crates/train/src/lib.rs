@@ -14,17 +14,17 @@ mod training;
 mod validation;
 
 pub use backprop::Backprop;
-pub use checkpoint::{Checkpoints, Loaded, sha256_of_file, write_atomically};
+pub use checkpoint::{Checkpoints, Choice, Loaded, Scores, sha256_of_file, write_atomically};
 pub use curve::{Decay, LearningRate};
 pub use early_stopping::EarlyStopping;
 pub use logger::TrainLogger;
 pub use monitor::MemorizationMonitor;
 pub use objective::DenoisingObjective;
-pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer::OptimizerConfig;
 pub use optimizer_step::{NonFinite, OptimizerStep};
-pub use record::{Event, Sink, Weights};
+pub use record::{Event, LIVE, Sink};
 pub use training::{Ending, Run, Training, train};
-pub use validation::{ValidationSets, Validator, validation_loss};
+pub use validation::{Losses, ValidationSets, Validator, validation_loss};
 
 #[cfg(test)]
 mod tests;

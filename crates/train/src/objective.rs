@@ -2,7 +2,7 @@
 
 use heldout_core::{
     Batch, Clock, Denoising, DenoisingPenalty, Evaluation, NoiseSource, Noised, Objective, Persist,
-    Preconditioned, Recorder, Result, State, TimeSampler, Times, Weighting, like, mean_flat,
+    Preconditioned, Recorder, Result, Rows, State, TimeSampler, Times, Weighting, like, mean_flat,
 };
 use std::rc::Rc;
 use tch::Kind;
@@ -42,11 +42,18 @@ impl Persist for DenoisingObjective {
 
 impl Objective for DenoisingObjective {
     fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation> {
-        let Batch { x_start, cond } = batch;
+        let Batch { x_start, cond, index: _, known } = batch;
         let Times { t, weight: importance } = self.times.sample(x_start.size()[0], clock, x_start.device());
         let draw = self.noise.draw(x_start, &t, clock);
         let marginal = self.model.schedule.marginal(&t);
-        let x_t = like(&marginal.alpha, x_start) * x_start + like(&marginal.sigma, x_start) * draw.applied;
+        let mut x_t =
+            like(&marginal.alpha, x_start) * x_start + like(&marginal.sigma, x_start) * draw.applied;
+        if let Some(known) = known {
+            x_t *= &known.input;
+        }
+        if self.penalties.iter().any(|p| p.differentiates_input()) {
+            x_t = x_t.set_requires_grad(true);
+        }
 
         let scalings = self.model.parameterization.scalings(&marginal);
         let wanted = self.penalties.iter().flat_map(|p| p.taps()).collect();
@@ -56,17 +63,25 @@ impl Objective for DenoisingObjective {
 
         let (a, b) = scalings.target(&marginal);
         let target = like(&a, x_start) * x_start + like(&b, x_start) * &draw.target;
-        let error = mean_flat(&(&raw - target).square()); // [B]
-        let weight = self.weighting.weight(&marginal) * scalings.c_out.square();
-        let mut weighted = error * weight.to_kind(Kind::Float);
+        let squared = (&raw - &target).square();
+        let error = match known {
+            None => mean_flat(&squared), // [B]
+            // The mean over what is known.
+            Some(known) => mean_flat(&(squared * &known.loss)) / mean_flat(&known.loss).clamp_min(1e-6),
+        };
+        let weight = (self.weighting.weight(&marginal) * scalings.c_out.square()).to_kind(Kind::Float);
+        let mut weighted = error * &weight;
         self.times.observe(&t, &weighted.detach());
         if let Some(price) = self.weighting.regularizer(&marginal) {
             weighted += price.to_kind(Kind::Float);
         }
-        let mut loss = (weighted * importance.to_kind(Kind::Float)).mean(Kind::Float);
-        let mut terms = vec![("denoising", loss.detach())];
+        let importance = importance.to_kind(Kind::Float);
+        let mut rows = weighted * &importance;
+        let mut terms = vec![("denoising", rows.detach().mean(Kind::Float))];
+        let log_snr = marginal.log_snr().detach();
         if self.penalties.is_empty() {
-            return Ok(Evaluation { loss, terms });
+            let loss = rows.mean(Kind::Float);
+            return Ok(Evaluation { loss, rows: Some(Rows { loss: rows, log_snr }), terms });
         }
 
         let x_start_hat = like(&scalings.c_skip, x_start) * &x_t + like(&scalings.c_out, x_start) * raw;
@@ -75,16 +90,20 @@ impl Objective for DenoisingObjective {
             denoiser: self.model.as_ref(),
             noised: &noised,
             x_start_hat: &x_start_hat,
+            target: &target,
+            weight: &(weight * importance),
+            loss: &rows.shallow_clone(),
             variance: variance.as_ref(),
             taps: &taps.seen,
             cond,
             clock,
         };
         for penalty in &mut self.penalties {
-            let term = penalty.penalty(&view)?.mean(Kind::Float);
-            terms.push((penalty.name(), term.detach()));
-            loss += term;
+            let term = penalty.penalty(&view)?;
+            terms.push((penalty.name(), term.detach().mean(Kind::Float)));
+            terms.extend(penalty.terms());
+            rows = rows + term;
         }
-        Ok(Evaluation { loss, terms })
+        Ok(Evaluation { loss: rows.mean(Kind::Float), rows: Some(Rows { loss: rows, log_snr }), terms })
     }
 }

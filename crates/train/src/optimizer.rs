@@ -1,6 +1,6 @@
 //! Optimisers whose whole state can be written down, which libtorch's own cannot.
 
-use heldout_core::{Error, Params, Persist, Result, State};
+use heldout_core::{Error, Optimizer, Params, Persist, Result, State};
 use heldout_torch_ext::{Adam, adam_};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -39,6 +39,15 @@ pub enum OptimizerConfig {
 }
 
 impl OptimizerConfig {
+    /// For these parameters, with all moments 0.
+    pub fn build(&self, params: &Params) -> Result<Box<dyn Optimizer>> {
+        self.check()?;
+        let zeros = || params.tensors().map(|p| p.detach().zeros_like()).collect::<Vec<_>>();
+        let second = if matches!(self, Self::Sgd { .. }) { Vec::new() } else { zeros() };
+        let names = params.named().map(|(n, _)| n.to_owned()).collect();
+        Ok(Box::new(Moments { config: self.clone(), steps: 0, names, first: zeros(), second }))
+    }
+
     /// Which field cannot be honoured.
     pub fn check(&self) -> Result<()> {
         let fail = |field: &str, reason: String| Err(Error::config(field, reason));
@@ -72,7 +81,7 @@ impl OptimizerConfig {
 
 /// An optimiser over named tensors, with its moments.
 #[derive(Debug)]
-pub struct Optimizer {
+struct Moments {
     config: OptimizerConfig,
     steps: u64,
     names: Vec<String>,
@@ -82,18 +91,8 @@ pub struct Optimizer {
     second: Vec<Tensor>,
 }
 
-impl Optimizer {
-    /// For these parameters, with all moments 0.
-    pub fn new(config: OptimizerConfig, params: &Params) -> Result<Self> {
-        config.check()?;
-        let zeros = || params.tensors().map(|p| p.detach().zeros_like()).collect::<Vec<_>>();
-        let second = if matches!(config, OptimizerConfig::Sgd { .. }) { Vec::new() } else { zeros() };
-        let names = params.named().map(|(n, _)| n.to_owned()).collect();
-        Ok(Self { config, steps: 0, names, first: zeros(), second })
-    }
-
-    /// One step along the gradients in `params`; a parameter without a gradient stays.
-    pub fn step(&mut self, params: &Params, rate: f64) {
+impl Optimizer for Moments {
+    fn step(&mut self, params: &Params, rate: f64) {
         self.steps += 1;
         let grads: Vec<(usize, Tensor, Tensor)> = params
             .tensors()
@@ -115,7 +114,9 @@ impl Optimizer {
             }
         });
     }
+}
 
+impl Moments {
     /// All parameters in one call: libtorch's fused kernel reads and writes each number once.
     fn adam(&self, grads: &[(usize, Tensor, Tensor)], config: &Adam) {
         if grads.is_empty() {
@@ -149,7 +150,7 @@ impl Optimizer {
     }
 }
 
-impl Persist for Optimizer {
+impl Persist for Moments {
     fn state(&self) -> State {
         let mut state = State::default();
         state.set_count("steps", self.steps);

@@ -1,8 +1,8 @@
 //! Gradient, check, step.
 
-use crate::Optimizer;
 use heldout_core::{
-    Batch, Clock, Curve, Error, Evaluation, Gradient, Objective, Params, Persist, Result, State, Update,
+    Batch, Clock, Curve, Error, Evaluation, Gradient, Objective, Optimizer, Params, Persist, Result, State,
+    Update,
 };
 use heldout_torch_ext::grad_norm;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub enum NonFinite {
 #[derive(Debug)]
 pub struct OptimizerStep<G, C> {
     params: Params,
-    optimizer: Optimizer,
+    optimizer: Box<dyn Optimizer>,
     gradient: G,
     learning_rate: C,
     non_finite: NonFinite,
@@ -37,7 +37,7 @@ impl<G: Gradient, C: Curve> OptimizerStep<G, C> {
     /// Puts the parts together.
     pub fn new(
         params: Params,
-        optimizer: Optimizer,
+        optimizer: Box<dyn Optimizer>,
         gradient: G,
         learning_rate: C,
         non_finite: NonFinite,

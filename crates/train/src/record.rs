@@ -5,15 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-/// The weights that were evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Weights {
-    /// Those that the optimiser moves.
-    Live,
-    /// Their exponential moving average.
-    Ema,
-}
+/// The name of the weights that the optimiser moves, beside those of their averages.
+pub const LIVE: &str = "live";
 
 /// Something that an observer saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +23,11 @@ pub enum Event {
         /// Steps that were skipped for a non-finite loss or gradient, since the start.
         skipped: u64,
     },
-    /// Denoising loss `mean (x_start_hat - x_start)^2` at fixed noise, per noise level.
+    /// Denoising loss `mean (x_start_hat - x_start)^2` at fixed noise, per noise level. Of several at one step the last is
+    /// of the weights that count.
     Validation {
-        /// Which weights.
-        weights: Weights,
+        /// Which weights: [`LIVE`], or the name of an average.
+        weights: String,
         /// The noise levels, from much noise to little.
         log_snr: Vec<f64>,
         /// On training images, per level.

@@ -1,8 +1,8 @@
 //! Laws of the parts, optimisers against PyTorch, resume to the last bit, damage found.
 
 use crate::{
-    Backprop, Checkpoints, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite,
-    Optimizer, OptimizerConfig, OptimizerStep, Run, Sink, TrainLogger, Training, ValidationSets, train,
+    Backprop, Checkpoints, Choice, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite,
+    OptimizerConfig, OptimizerStep, Run, Scores, Sink, TrainLogger, Training, ValidationSets, train,
     validation_loss,
 };
 use heldout_core::{
@@ -55,7 +55,7 @@ fn parts() -> (OptimizerStep<Backprop, LearningRate>, DenoisingObjective) {
         schedule: Box::new(TrigSchedule),
     };
     let params = Params::of(&vars);
-    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    let optimizer = ADAM_W.build(&params).unwrap();
     let objective = DenoisingObjective {
         model: Rc::new(model),
         times: Box::new(UniformTimes),
@@ -120,7 +120,7 @@ fn optimizers_are_those_of_pytorch() {
         let start = golden.get("start");
         let p = vars.root().var_copy("p", &start);
         let params = Params::of(&vars);
-        let mut optimizer = Optimizer::new(config, &params).unwrap();
+        let mut optimizer = config.build(&params).unwrap();
         let grads = golden.get("grads");
         for step in 0..20 {
             params.zero_grad();
@@ -203,17 +203,21 @@ fn checkpoints_keep_the_last_and_the_best() {
         s.set_count("count", u64::MAX - 1);
         s
     };
-    for (step, score) in [(1, 5.0), (2, 1.0), (3, 4.0), (4, 3.0), (5, 2.0)] {
-        checkpoints.save(step, Some(score), &state()).unwrap();
+    for (step, a, b) in [(1, 5.0, 0.0), (2, 1.0, 2.0), (3, 4.0, 1.0), (4, 3.0, 1.0), (5, 2.0, 1.0)] {
+        let scores = Scores::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+        checkpoints.save(step, &scores, &state()).unwrap();
     }
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["step-00000002", "step-00000004", "step-00000005"]);
+    assert_eq!(names, ["step-00000001", "step-00000002", "step-00000004", "step-00000005"]);
     let mut newest = checkpoints.newest().unwrap().unwrap();
     assert_eq!((newest.step, newest.state.count("count").unwrap()), (5, u64::MAX - 1));
     assert!(newest.state.tensors["weights/w"].equal(&Tensor::from_slice(&[1.0f32, 2.0])));
-    assert_eq!(Loaded::open(folder.path(), true).unwrap().step, 2);
+    let open = |choice| Loaded::open(folder.path(), choice).map(|loaded| loaded.step);
+    assert_eq!(open(Choice::Last).unwrap(), 5);
+    assert_eq!((open(Choice::Best("a")).unwrap(), open(Choice::Best("b")).unwrap()), (2, 1));
+    assert!(open(Choice::Best("c")).unwrap_err().to_string().contains("no checkpoint has the score `c`"));
 }
 
 /// One flipped byte anywhere in any file is found; the checkpoint before it is taken, and the damage is named.
@@ -224,8 +228,8 @@ fn a_flipped_byte_is_found() {
         let mut checkpoints = Checkpoints::new(folder.path(), "x", 1, 3).unwrap();
         let mut state = State::default();
         state.tensors.insert("weights/w".to_owned(), Tensor::from_slice(&[1.0f32; 50]));
-        checkpoints.save(1, None, &state).unwrap();
-        checkpoints.save(2, None, &state).unwrap();
+        checkpoints.save(1, &Scores::new(), &state).unwrap();
+        checkpoints.save(2, &Scores::new(), &state).unwrap();
         let path = folder.path().join("step-00000002").join(file);
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
@@ -247,7 +251,7 @@ fn a_flipped_byte_is_found() {
 #[test]
 fn checkpoints_of_another_run_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    Checkpoints::new(folder.path(), "one", 1, 1).unwrap().save(1, None, &State::default()).unwrap();
+    Checkpoints::new(folder.path(), "one", 1, 1).unwrap().save(1, &Scores::new(), &State::default()).unwrap();
     let error = Checkpoints::new(folder.path(), "other", 1, 1).unwrap().newest().unwrap_err();
     assert!(error.to_string().contains("another recipe"), "{error}");
 }
@@ -272,7 +276,7 @@ fn diverging(policy: NonFinite) -> (OptimizerStep<Backprop, f64>, Diverging) {
     let vars = nn::VarStore::new(Device::Cpu);
     let objective = Diverging(SquaredError(Mlp::new(&vars.root(), 2)));
     let params = Params::of(&vars);
-    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    let optimizer = ADAM_W.build(&params).unwrap();
     (OptimizerStep::new(params, optimizer, Backprop, 1e-2, policy), objective)
 }
 
@@ -309,7 +313,7 @@ fn a_parameter_without_a_gradient_is_named() {
     let mut objective = SquaredError(Mlp::new(&vars.root(), 2));
     let _unused = vars.root().zeros("unused", &[3]);
     let params = Params::of(&vars);
-    let optimizer = Optimizer::new(ADAM_W, &params).unwrap();
+    let optimizer = ADAM_W.build(&params).unwrap();
     let mut update = OptimizerStep::new(params, optimizer, Backprop, 1e-2, NonFinite::Stop);
     let error = update.update(&mut objective, &batch(), Clock { step: 0, total: 1 }).unwrap_err().to_string();
     assert!(error.starts_with("parameter unused: no gradient"), "{error}");
@@ -319,7 +323,7 @@ fn a_parameter_without_a_gradient_is_named() {
 fn interrupts_leave_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     run(Some(folder.path()), Some(6));
-    assert_eq!(Loaded::open(folder.path(), false).unwrap().step, 7);
+    assert_eq!(Loaded::open(folder.path(), Choice::Last).unwrap().step, 7);
 }
 
 fn validation_sets(n: i64, batch: i64) -> ValidationSets {
@@ -337,7 +341,7 @@ fn validation_twice_on_one_checkpoint_gives_one_number() {
     let sets = ValidationSets { train: batch().x_start, ..validation_sets(64, 24) };
     let validate = |disturb: i64| {
         let (mut update, mut objective) = parts();
-        let state = Loaded::open(folder.path(), false).unwrap().state;
+        let state = Loaded::open(folder.path(), Choice::Last).unwrap().state;
         let mut data = Blobs { n: 64, seed: 2 };
         Training {
             data: &mut data,

@@ -77,12 +77,13 @@ impl Persist for Training<'_> {
 
 impl Training<'_> {
     fn save(&mut self, step: u64) -> Result<()> {
-        let score = self.observers.iter().find_map(|o| o.score());
+        let scores = self.observers.iter().filter_map(|o| o.score());
+        let scores = scores.map(|(name, score)| (name.to_owned(), score)).collect();
         if self.checkpoints.is_none() {
             return Ok(());
         }
         let state = self.state();
-        self.checkpoints.as_mut().map_or(Ok(()), |c| c.save(step, score, &state))
+        self.checkpoints.as_mut().map_or(Ok(()), |c| c.save(step, &scores, &state))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Denoising loss at fixed noise, on training and held-out images.
 
-use crate::record::{Event, Sink, Weights};
+use crate::record::{Event, LIVE, Sink};
 use heldout_core::{
-    Clock, Cond, Denoiser, Evaluation, Flow, Observer, Persist, Result, State, Update, like, mean_flat,
-    stream,
+    Clock, Cond, Denoiser, Error, EvalWeights, Evaluation, Flow, Observer, Persist, Result, State, Update,
+    like, mean_flat, stream,
 };
+use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use tch::{Kind, Tensor};
 
@@ -44,7 +45,7 @@ pub fn validation_loss(denoiser: &dyn Denoiser, images: &Tensor, sets: &Validati
     tch::no_grad(|| sets.log_snr.iter().enumerate().map(level).collect())
 }
 
-/// Validates every `every` steps, with the live weights and with the averaged ones.
+/// Validates every `every` steps, with the live weights and with every average of them.
 #[derive(Debug)]
 pub struct Validator {
     /// The model, which shares its weights with the update.
@@ -55,29 +56,46 @@ pub struct Validator {
     pub every: u64,
     /// Where the losses go.
     pub sink: Rc<dyn Sink>,
-    /// The latest held-out loss of the evaluation weights, mean over levels.
-    pub latest: Option<f64>,
+    /// The latest losses of the weights that count.
+    pub latest: Option<Losses>,
+}
+
+/// Losses per noise level, in the order of [`ValidationSets::log_snr`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// On training images.
+    pub train: Vec<f64>,
+    /// On held-out images.
+    pub held_out: Vec<f64>,
+}
+
+impl Losses {
+    /// Mean over levels of the held-out loss.
+    pub fn mean_held_out(&self) -> f64 {
+        self.held_out.iter().sum::<f64>() / self.held_out.len() as f64
+    }
 }
 
 impl Validator {
-    fn validate(&mut self, step: u64, weights: Weights) -> Result<()> {
+    fn validate(&mut self, step: u64, weights: &str) -> Result<()> {
         let train = validation_loss(self.model.as_ref(), &self.sets.train, &self.sets);
         let held_out = validation_loss(self.model.as_ref(), &self.sets.held_out, &self.sets);
-        self.latest = Some(held_out.iter().sum::<f64>() / held_out.len() as f64);
-        self.sink
-            .write(step, Event::Validation { weights, log_snr: self.sets.log_snr.clone(), train, held_out })
+        self.latest = Some(Losses { train: train.clone(), held_out: held_out.clone() });
+        let (weights, log_snr) = (weights.to_owned(), self.sets.log_snr.clone());
+        self.sink.write(step, Event::Validation { weights, log_snr, train, held_out })
     }
 }
 
 impl Persist for Validator {
     fn state(&self) -> State {
         let mut state = State::default();
-        state.values.insert("latest".to_owned(), self.latest.into());
+        state.values.insert("latest".to_owned(), serde_json::json!(self.latest));
         state
     }
 
     fn load_state(&mut self, mut state: State) -> Result<()> {
-        self.latest = state.values.remove("latest").and_then(|v| v.as_f64());
+        let latest = state.values.remove("latest").unwrap_or_default();
+        self.latest = serde_json::from_value(latest).map_err(|e| Error::config("latest", e.to_string()))?;
         Ok(())
     }
 }
@@ -87,16 +105,17 @@ impl Observer for Validator {
         "validation"
     }
 
-    fn score(&self) -> Option<f64> {
-        self.latest
+    fn score(&self) -> Option<(&'static str, f64)> {
+        self.latest.as_ref().map(|losses| ("generalization", losses.mean_held_out()))
     }
 
     fn after_step(&mut self, clock: Clock, _: &Evaluation, update: &dyn Update) -> Result<Flow> {
         let done = clock.step + 1;
         if done.is_multiple_of(self.every) || done == clock.total {
-            self.validate(done, Weights::Live)?;
-            if let Some(_guard) = update.eval_weights() {
-                self.validate(done, Weights::Ema)?; // second, so that `latest` is of the weights that count
+            self.validate(done, LIVE)?;
+            for average in update.averages() {
+                let _guard = EvalWeights::swap_in(update.params(), average.weights);
+                self.validate(done, average.name)?; // the outermost comes last: `latest` is of the weights that count
             }
         }
         Ok(Flow::Continue)

@@ -1,7 +1,7 @@
 //! Exponential moving average of the weights.
 
 use heldout_core::{
-    Batch, Clock, Curve, Error, EvalWeights, Evaluation, Objective, Params, Persist, Result, State, Update,
+    Average, Batch, Clock, Curve, Error, Evaluation, Objective, Params, Persist, Result, State, Update,
 };
 use heldout_torch_ext::lerp_;
 use tch::Tensor;
@@ -38,6 +38,7 @@ impl Curve for EmaDecay {
 /// With a decay curve of `n / (n + 1)` it is the plain mean of the weights.
 #[derive(Debug)]
 pub struct Averaged<U, C> {
+    name: String,
     inner: U,
     decay: C,
     average: Vec<Tensor>,
@@ -45,8 +46,8 @@ pub struct Averaged<U, C> {
 
 impl<U: Update, C: Curve> Averaged<U, C> {
     /// Starts from the weights as they are.
-    pub fn new(inner: U, decay: C) -> Self {
-        Self { average: inner.params().snapshot(), inner, decay }
+    pub fn new(name: impl Into<String>, inner: U, decay: C) -> Self {
+        Self { name: name.into(), average: inner.params().snapshot(), inner, decay }
     }
 }
 
@@ -55,13 +56,15 @@ impl<U: Update, C> Persist for Averaged<U, C> {
         let mut state = State::default();
         state.nest("inner", self.inner.state());
         let names = self.inner.params().named();
-        state.tensors.extend(names.zip(&self.average).map(|((n, _), t)| (format!("average/{n}"), t.copy())));
+        state.tensors.extend(
+            names.zip(&self.average).map(|((n, _), t)| (format!("average {}/{n}", self.name), t.copy())),
+        );
         state
     }
 
     fn load_state(&mut self, mut state: State) -> Result<()> {
         self.inner.load_state(state.unnest("inner"))?;
-        let mut average = state.unnest("average");
+        let mut average = state.unnest(&format!("average {}", self.name));
         let names = self.inner.params().named();
         names.zip(&mut self.average).try_for_each(|((name, _), t)| average.restore(name, t))
     }
@@ -79,7 +82,9 @@ impl<U: Update, C: Curve> Update for Averaged<U, C> {
         self.inner.params()
     }
 
-    fn eval_weights(&self) -> Option<EvalWeights<'_>> {
-        Some(EvalWeights::swap_in(self.params(), &self.average))
+    fn averages(&self) -> Vec<Average<'_>> {
+        let mut all = self.inner.averages();
+        all.push(Average { name: &self.name, weights: &self.average });
+        all
     }
 }
