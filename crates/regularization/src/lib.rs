@@ -1,12 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+mod band;
+mod draws;
 mod gradient;
 mod noise;
+mod tasks;
 mod weights;
 
-pub use gradient::Clip;
+pub use gradient::{
+    Accumulate, AccumulateConfig, Clip, ClipConfig, GradientNoise, GradientNoiseConfig, GradientTechnique,
+    Maml, MamlConfig, MamlOrder, PcGrad, PcGradConfig, Sam, SamConfig, build_gradient,
+};
 pub use noise::Gaussian;
-pub use weights::{Averaged, EmaDecay};
+pub use tasks::{TaskKind, TasksConfig};
+pub use weights::{
+    AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,
+    PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
+    WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
+};
 
 #[cfg(test)]
 mod tests;

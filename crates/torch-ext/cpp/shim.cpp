@@ -112,6 +112,19 @@ char* heldout_lerp(size_t n, Tensor* const* tensors, Tensor* const* ends, double
   });
 }
 
+char* heldout_add(size_t n, Tensor* const* tensors, Tensor* const* others, double factor) {
+  return guarded([&] {
+    at::NoGradGuard off;
+    if (n > 0) at::_foreach_add_(list(tensors, n), list(others, n), factor);
+  });
+}
+
+char* heldout_set_grads(size_t n, Tensor* const* tensors, Tensor* const* grads) {
+  return guarded([&] {
+    for (size_t i = 0; i < n; i++) tensors[i]->mutable_grad() = *grads[i];
+  });
+}
+
 char* heldout_meta(const int64_t* sizes, size_t dims, const Tensor* like, Tensor** out) {
   return guarded([&] {
     *out = new Tensor(at::empty(at::IntArrayRef(sizes, dims), like->options().device(at::kMeta)));

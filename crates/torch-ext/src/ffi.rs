@@ -36,6 +36,17 @@ unsafe extern "C" {
         ends: *const *mut C_tensor,
         weight: f64,
     ) -> *mut c_char;
+    pub(crate) fn heldout_add(
+        n: usize,
+        tensors: *const *mut C_tensor,
+        others: *const *mut C_tensor,
+        factor: f64,
+    ) -> *mut c_char;
+    pub(crate) fn heldout_set_grads(
+        n: usize,
+        tensors: *const *mut C_tensor,
+        grads: *const *mut C_tensor,
+    ) -> *mut c_char;
     pub(crate) fn heldout_meta(
         sizes: *const i64,
         dims: usize,

@@ -14,7 +14,7 @@ pub use conv::conv3x3;
 pub use meta::{is_meta, meta};
 pub use modulate::{gated_residual, gelu_tanh, layer_norm_modulate};
 pub use norm::{GroupNorm, group_norm, group_norm_silu};
-pub use optimizer::{Adam, adam_, forget_grads, grad_norm, lerp_, scale_};
+pub use optimizer::{Adam, adam_, add_, forget_grads, grad_norm, lerp_, scale_, set_grads};
 
 #[cfg(test)]
 mod tests;

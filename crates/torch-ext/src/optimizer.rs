@@ -94,3 +94,25 @@ pub fn lerp_(tensors: &[Tensor], ends: &[Tensor], weight: f64) {
     // SAFETY: two lists of `n` pointers, valid during the call; the shim catches every exception.
     ffi::check(unsafe { ffi::heldout_lerp(p.len(), p.as_ptr(), e.as_ptr(), weight) });
 }
+
+/// Adds `factor` times the tensor at the same place of `others` to every tensor, in place.
+///
+/// # Panics
+/// If the lists do not fit each other.
+pub fn add_(tensors: &[Tensor], others: &[Tensor], factor: f64) {
+    assert_eq!(tensors.len(), others.len(), "lists of different lengths");
+    let (t, o) = (ffi::pointers(tensors), ffi::pointers(others));
+    // SAFETY: two lists of `n` pointers, valid during the call; the shim catches every exception.
+    ffi::check(unsafe { ffi::heldout_add(t.len(), t.as_ptr(), o.as_ptr(), factor) });
+}
+
+/// Makes the tensor at the same place of `grads` the gradient of every tensor, without a copy.
+///
+/// # Panics
+/// If the lists do not fit each other.
+pub fn set_grads(tensors: &[Tensor], grads: &[Tensor]) {
+    assert_eq!(tensors.len(), grads.len(), "lists of different lengths");
+    let (t, g) = (ffi::pointers(tensors), ffi::pointers(grads));
+    // SAFETY: two lists of `n` pointers, valid during the call; the shim catches every exception.
+    ffi::check(unsafe { ffi::heldout_set_grads(t.len(), t.as_ptr(), g.as_ptr()) });
+}

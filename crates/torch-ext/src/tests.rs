@@ -211,6 +211,11 @@ fn lists_are_measured_scaled_and_moved() {
     let ends = [list[0].zeros_like(), list[1].zeros_like()];
     lerp_(&list, &ends, 0.25);
     assert!(gap(&joined(), &(&before * 0.375)) < 1e-6);
+    add_(&list, &[list[0].ones_like(), list[1].ones_like()], -2.0);
+    assert!(gap(&joined(), &(&before * 0.375 - 2.0)) < 1e-6);
+    let leaves = list.map(|t| t.set_requires_grad(true));
+    set_grads(&leaves, &ends);
+    assert!(leaves.iter().zip(&ends).all(|(t, g)| t.grad().data_ptr() == g.data_ptr()), "copied");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Optimisers whose whole state can be written down, which libtorch's own cannot.
 
 use heldout_core::{Error, Optimizer, Params, Persist, Result, State};
-use heldout_torch_ext::{Adam, adam_};
+use heldout_torch_ext::{Adam, adam_, add_, scale_};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -108,9 +108,7 @@ impl Optimizer for Moments {
                 self.adam(&grads, &Adam { rate, betas, eps, weight_decay, decoupled: true });
             }
             OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
-                for (i, p, g) in grads {
-                    self.sgd(i, p, g, rate, [momentum, weight_decay], nesterov);
-                }
+                self.sgd(&grads, rate, [momentum, weight_decay], nesterov);
             }
         });
     }
@@ -122,31 +120,44 @@ impl Moments {
         if grads.is_empty() {
             return;
         }
-        let of = |list: &[Tensor]| grads.iter().map(|(i, ..)| list[*i].shallow_clone()).collect::<Vec<_>>();
-        let params: Vec<Tensor> = grads.iter().map(|(_, p, _)| p.shallow_clone()).collect();
-        let gradients: Vec<Tensor> = grads.iter().map(|(.., g)| g.shallow_clone()).collect();
-        adam_(&params, &gradients, &of(&self.first), &of(&self.second), self.steps, config);
+        let [params, gradients, first] = self.lists(grads);
+        let second: Vec<Tensor> = grads.iter().map(|(i, ..)| self.second[*i].shallow_clone()).collect();
+        adam_(&params, &gradients, &first, &second, self.steps, config);
     }
 
     fn sgd(
-        &mut self,
-        i: usize,
-        mut p: Tensor,
-        mut g: Tensor,
+        &self,
+        grads: &[(usize, Tensor, Tensor)],
         rate: f64,
         [momentum, weight_decay]: [f64; 2],
         nesterov: bool,
     ) {
+        let [params, mut gradients, velocities] = self.lists(grads);
+        if weight_decay != 0.0 || nesterov {
+            gradients = gradients.iter().map(Tensor::copy).collect(); // `.grad` stays
+        }
         if weight_decay != 0.0 {
-            g = &p * weight_decay + g; // a new tensor: `.grad` stays
+            add_(&gradients, &params, weight_decay);
         }
         if momentum != 0.0 {
-            let velocity = &mut self.first[i];
-            let _ = velocity.g_mul_scalar_(momentum);
-            let _ = velocity.g_add_(&g);
-            g = if nesterov { g + &*velocity * momentum } else { velocity.shallow_clone() };
+            scale_(&velocities, &Tensor::from(momentum));
+            add_(&velocities, &gradients, 1.0);
+            if nesterov {
+                add_(&gradients, &velocities, momentum);
+            } else {
+                gradients = velocities;
+            }
         }
-        let _ = p.g_sub_(&(g * rate));
+        add_(&params, &gradients, -rate);
+    }
+
+    /// Parameters, gradients and first moments.
+    fn lists(&self, grads: &[(usize, Tensor, Tensor)]) -> [Vec<Tensor>; 3] {
+        [
+            grads.iter().map(|(_, p, _)| p.shallow_clone()).collect(),
+            grads.iter().map(|(.., g)| g.shallow_clone()).collect(),
+            grads.iter().map(|(i, ..)| self.first[*i].shallow_clone()).collect(),
+        ]
     }
 }
 

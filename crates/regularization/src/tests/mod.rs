@@ -6,7 +6,7 @@ mod weights;
 
 use heldout_core::{
     Batch, BatchSource, Clock, Cond, Evaluation, Gradient, Objective, Params, Persist, Preconditioned,
-    Result, Update,
+    Result, Rows, Update,
 };
 use heldout_testkit::{Blobs, Mlp, SquaredError, TrigSchedule, VPrediction};
 use tch::{Device, Kind, Tensor, nn};
@@ -47,6 +47,28 @@ fn model() -> (Params, SquaredError) {
 
 fn batch() -> Batch {
     Blobs { n: 64, seed: 2 }.batch(Clock { step: 0, total: 1 }).unwrap()
+}
+
+/// What a batch's rows lose, and their noise levels.
+type RowLosses = Box<dyn Fn(&Batch) -> (Tensor, Tensor)>;
+
+/// An objective of given rows.
+struct Scripted(RowLosses);
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+impl Persist for Scripted {}
+
+impl Objective for Scripted {
+    fn evaluate(&mut self, batch: &Batch, _: Clock) -> Result<Evaluation> {
+        let (loss, log_snr) = (self.0)(batch);
+        let rows = Some(Rows { loss: loss.shallow_clone(), log_snr });
+        Ok(Evaluation { loss: loss.mean(loss.kind()), rows, terms: Vec::new() })
+    }
 }
 
 /// A small denoiser of points in the plane, `[n, 2, 1, 1]`, with its weights.

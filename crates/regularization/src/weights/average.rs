@@ -1,41 +1,46 @@
-//! Exponential moving average of the weights.
+//! Running averages of the weights.
 
+use super::EmaDecay;
 use heldout_core::{
     Average, Batch, Clock, Curve, Error, Evaluation, Objective, Params, Persist, Result, State, Update,
 };
 use heldout_torch_ext::lerp_;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-/// `min(decay, (1 + step) / (10 + step))`: young averages forget their first weights fast.
-///
-/// The warm-up of Song et al. 2021's and TensorFlow's `ExponentialMovingAverage`.
-#[derive(Debug, Clone, Copy)]
-pub struct EmaDecay {
-    /// The decay that is reached in the end, in `[0, 1)`.
-    pub decay: f64,
+/// Settings of an exponential moving average.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AverageConfig {
+    /// How fast it forgets.
+    pub decay: EmaDecay,
+    /// As in records and checkpoints; `ema` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
-impl EmaDecay {
-    /// With `decay` checked.
-    pub fn new(decay: f64) -> Result<Self> {
-        if (0.0..1.0).contains(&decay) {
-            return Ok(Self { decay });
+impl AverageConfig {
+    /// Which field cannot be honoured.
+    pub fn check(&self) -> Result<()> {
+        self.decay.check().map_err(|e| e.within("decay"))?;
+        match self.name.as_deref() {
+            Some(name) if name.is_empty() || name.contains('/') => {
+                Err(Error::config("name", format!("`{name}` is no name: letters, digits and spaces")))
+            }
+            _ => Ok(()),
         }
-        Err(Error::config("decay", format!("{decay} is not in [0, 1)")))
     }
-}
 
-impl Curve for EmaDecay {
-    fn at(&self, clock: Clock) -> f64 {
-        let step = clock.step as f64;
-        self.decay.min((1.0 + step) / (10.0 + step))
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| "ema".to_owned())
     }
 }
 
 /// Keeps `average = decay * average + (1 - decay) * weights` beside the weights, for evaluation; Polyak and Juditsky
 /// 1992. Steps once per optimiser step.
 ///
-/// With a decay curve of `n / (n + 1)` it is the plain mean of the weights.
+/// With a decay curve of `n / (n + 1)` it is the plain mean of the weights. Law: at decay 0 it is the weights.
 #[derive(Debug)]
 pub struct Averaged<U, C> {
     name: String,
@@ -45,7 +50,7 @@ pub struct Averaged<U, C> {
 }
 
 impl<U: Update, C: Curve> Averaged<U, C> {
-    /// Starts from the weights as they are.
+    /// Starts from the weights as they are; `name` is that of [`Average::name`].
     pub fn new(name: impl Into<String>, inner: U, decay: C) -> Self {
         Self { name: name.into(), average: inner.params().snapshot(), inner, decay }
     }
@@ -56,9 +61,8 @@ impl<U: Update, C> Persist for Averaged<U, C> {
         let mut state = State::default();
         state.nest("inner", self.inner.state());
         let names = self.inner.params().named();
-        state.tensors.extend(
-            names.zip(&self.average).map(|((n, _), t)| (format!("average {}/{n}", self.name), t.copy())),
-        );
+        let part = |n: &str| format!("average {}/{n}", self.name);
+        state.tensors.extend(names.zip(&self.average).map(|((n, _), t)| (part(n), t.copy())));
         state
     }
 
@@ -74,7 +78,9 @@ impl<U: Update, C: Curve> Update for Averaged<U, C> {
     fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation> {
         let evaluation = self.inner.update(objective, batch, clock)?;
         let rate = 1.0 - self.decay.at(clock);
-        lerp_(&self.average, &self.inner.params().handles(), rate);
+        if rate > 0.0 {
+            lerp_(&self.average, &self.inner.params().handles(), rate);
+        }
         Ok(evaluation)
     }
 
