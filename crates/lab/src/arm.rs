@@ -8,13 +8,13 @@ use crate::recipe::Recipe;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{Denoiser, Error, Metric, Observer, Params, Persist, Preconditioned, Update, stream};
+use heldout_core::{Denoiser, Error, Metric, Observer, Params, Persist, Preconditioned, stream};
 use heldout_data::{Batches, ImageSet, Split, find};
 use heldout_metrics::{Copies, MemorizedFraction};
-use heldout_regularization::{Averaged, Clip, EmaDecay, Gaussian};
+use heldout_regularization::Gaussian;
 use heldout_train::{
-    Backprop, Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, MemorizationMonitor, Optimizer,
-    OptimizerStep, Run, Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
+    Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, Run,
+    Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
 };
 use std::fs;
 use std::path::Path;
@@ -108,18 +108,13 @@ impl<'a> Arm<'a> {
         Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
     }
 
-    fn update(&self, params: Params) -> Result<impl Update + use<>> {
-        let config = &self.recipe.train;
-        let optimizer = Optimizer::new(config.optimizer.clone(), &params)?;
-        let gradient = Clip::new(Backprop, config.gradient_clip).map_err(|e| e.within("train"))?;
-        let step = OptimizerStep::new(params, optimizer, gradient, config.learning_rate, config.non_finite);
-        let decay = EmaDecay::new(config.ema_decay).map_err(|_| {
-            Error::config("train.ema_decay", format!("{} is not in [0, 1)", config.ema_decay))
-        })?;
-        Ok(Averaged::new(step, decay))
-    }
-
-    fn observers(&self, model: &Rc<Preconditioned>, sink: &Rc<ArmSink>, bar: &Bar) -> Vec<Box<dyn Observer>> {
+    fn observers(
+        &self,
+        model: &Rc<Preconditioned>,
+        sink: &Rc<ArmSink>,
+        bar: &Bar,
+        folder: &Path,
+    ) -> Vec<Box<dyn Observer>> {
         let recipe = self.recipe;
         let validator = Validator {
             model: model.clone(),
@@ -143,12 +138,16 @@ impl<'a> Arm<'a> {
             metrics: metrics.into(),
             sink: sink.clone(),
         };
-        vec![
+        let kept = recipe.checkpoint.averages_every;
+        let kept = kept.map(|every| Box::new(KeptAverages::new(&folder.join("averages"), every)) as _);
+        let mut observers: Vec<Box<dyn Observer>> = vec![
             Box::new(TrainLogger::new(recipe.train.log_every, sink.clone())),
             validator,
             Box::new(monitor),
             Box::new(Progress::new(bar.clone(), format!("{} seed {}", self.name, self.seed))),
-        ]
+        ];
+        observers.extend(kept);
+        observers
     }
 
     fn monitor_samples(
@@ -188,7 +187,7 @@ impl<'a> Arm<'a> {
         let Assembled { vars, model, loss } = model(self.recipe, self.seed, self.device)?;
         let params = Params::of(&vars);
         let parameters = params.count();
-        let mut update = self.update(params)?;
+        let mut update = self.recipe.regularization.update(&self.recipe.train, params)?;
         let Loss { schedule, times, weighting, penalties } = loss;
         let mut objective = DenoisingObjective {
             model: model.clone(),
@@ -204,12 +203,12 @@ impl<'a> Arm<'a> {
         let loaded = checkpoints.newest()?;
         let from = loaded.as_ref().map_or(0, |l| l.step);
         let sink = Rc::new(ArmSink::open(run, self.name, self.seed, from)?);
-        let mut observers = self.observers(&model, &sink, bar);
+        let mut observers = self.observers(&model, &sink, bar, &folder);
         let mut data = self.batches()?;
         let mut training = Training {
             data: &mut data,
             objective: &mut objective,
-            update: &mut update,
+            update: update.as_mut(),
             observers: &mut observers,
             checkpoints: Some(&mut checkpoints),
             stopped: None,
@@ -225,7 +224,9 @@ impl<'a> Arm<'a> {
             bar.skip(from);
         }
         let total = self.recipe.train.steps;
-        let ending = train(Run { seed: self.seed, rank: 0, from, total }, training, interrupt)?;
+        let until = self.recipe.train.stop_after.unwrap_or(total);
+        let run = Run { seed: self.seed, rank: 0, from, until, total };
+        let ending = train(run, training, interrupt)?;
         if matches!(ending, Ending::Interrupted(_)) {
             return Ok(ArmEnding::Interrupted);
         }
@@ -282,7 +283,10 @@ impl<'a> Arm<'a> {
         let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
         let (steps, stopped) = match ending {
             Ending::Stopped(why) => (sink.last_step(), Some(why)),
-            Ending::Finished | Ending::Interrupted(_) => (self.recipe.train.steps, None),
+            Ending::Finished | Ending::Interrupted(_) => {
+                let config = &self.recipe.train;
+                (config.stop_after.unwrap_or(config.steps), None)
+            }
         };
         Ok(ArmResult {
             name: self.name.to_owned(),

@@ -1,6 +1,7 @@
 //! What a network is and what it costs, without holding it in memory.
 
 use crate::sample::{arm_folder, trained};
+use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::{Backbone, Cond, Error, Input, stream};
@@ -117,7 +118,7 @@ fn find(request: &DescribeRequest<'_>) -> Result<Found> {
         return Err(anyhow!(preset(name).err().unwrap_or(Error::config(name, "is not there"))));
     }
     let open = match arm_folder(path) {
-        Ok(_) => trained(path, false, false, Device::Cpu)?,
+        Ok(_) => trained(path, &WeightsChoice::default(), Device::Cpu)?,
         Err(_) => {
             let options = OpenOptions { head_channels: request.head_channels, ..OpenOptions::default() };
             if request.receptive_field == Some(false) {

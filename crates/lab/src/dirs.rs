@@ -14,7 +14,11 @@ pub fn project_root() -> PathBuf {
 
 /// Names and paths of the recipes that ship, sorted.
 pub fn recipes() -> Vec<(String, PathBuf)> {
-    let entries = std::fs::read_dir(project_root().join("recipes")).into_iter().flatten().flatten();
+    toml_files(&project_root().join("recipes"))
+}
+
+fn toml_files(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let toml = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "toml"));
     let named = toml.filter_map(|p| Some((p.file_stem()?.to_string_lossy().into_owned(), p.clone())));
     let mut found: Vec<_> = named.collect();
@@ -22,9 +26,22 @@ pub fn recipes() -> Vec<(String, PathBuf)> {
     found
 }
 
+/// Names and paths of the fragments that ship, one for every technique, sorted.
+pub fn fragments() -> Vec<(String, PathBuf)> {
+    toml_files(&project_root().join("recipes/with"))
+}
+
+/// A fragment by name or by path.
+pub fn find_fragment(name: &str) -> Result<PathBuf> {
+    find("technique", name, fragments())
+}
+
 /// A recipe by name or by path.
 pub fn find_recipe(name: &str) -> Result<PathBuf> {
-    let known = recipes();
+    find("recipe", name, recipes())
+}
+
+fn find(what: &str, name: &str, known: Vec<(String, PathBuf)>) -> Result<PathBuf> {
     if let Some((_, path)) = known.iter().find(|(n, _)| n == name) {
         return Ok(path.clone());
     }
@@ -32,5 +49,5 @@ pub fn find_recipe(name: &str) -> Result<PathBuf> {
         return Ok(PathBuf::from(name));
     }
     let names: Vec<_> = known.into_iter().map(|(n, _)| n).collect();
-    bail!("no recipe or file `{name}`: known are {}; a path to a TOML file works too", names.join(", "))
+    bail!("no {what} or file `{name}`: known are {}; a path to a TOML file works too", names.join(", "))
 }

@@ -5,11 +5,11 @@ use crate::assemble::generate;
 use crate::recipe::SampleConfig;
 use crate::result::FinalSamples;
 use anyhow::Result;
-use heldout_core::{Denoiser, Error, FeatureSets, Measurement, Metric, NoiseSchedule, stream};
+use heldout_core::{Denoiser, FeatureSets, Measurement, Metric, NoiseSchedule, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_samplers::{SamplerConfig, Variance};
-use heldout_train::write_atomically;
+use heldout_train::{write_atomically, write_tensors_atomically};
 use image::{ColorType, ImageEncoder, codecs::png::PngEncoder};
 use std::path::Path;
 use std::rc::Rc;
@@ -94,9 +94,7 @@ fn write_neighbours(
     ];
     let tensors = tensors.map(|(name, t)| (name, t.to_device(tch::Device::Cpu).contiguous()));
     let path = folder.join("final.safetensors");
-    let aside = folder.join(".writing-final.safetensors");
-    Tensor::write_safetensors(&tensors, &aside).map_err(|e| Error::file(&path, e.to_string()))?;
-    std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
+    write_tensors_atomically(&tensors, &path)?;
     let samples = FinalSamples {
         nearest: ours.nearest_distance.clone(),
         second_nearest: ours.second_distance.clone(),

@@ -1,6 +1,7 @@
 //! A trained model, or one of a published layout, as a folder that diffusers opens.
 
 use crate::sample::{arm_folder, trained};
+use crate::weights_choice::WeightsChoice;
 use anyhow::Result;
 use heldout_weights::{Model, OpenOptions};
 use std::path::Path;
@@ -13,10 +14,8 @@ pub struct ExportRequest<'a> {
     pub model: &'a str,
     /// Where the folder goes.
     pub out: &'a Path,
-    /// The checkpoint of the lowest held-out loss, not the newest.
-    pub best: bool,
-    /// The weights that were trained, not their average.
-    pub live: bool,
+    /// Which of the arm's weights.
+    pub weights: &'a WeightsChoice,
     /// As in `fp16`: which of several precisions of a folder.
     pub variant: Option<&'a str>,
     /// Channels of an attention head, for layouts whose shapes do not tell.
@@ -25,10 +24,10 @@ pub struct ExportRequest<'a> {
 
 /// Writes the folder; gives the name of its class.
 pub fn export(request: &ExportRequest<'_>) -> Result<String> {
-    let ExportRequest { model, out, best, live, variant, head_channels } = *request;
+    let ExportRequest { model, out, weights, variant, head_channels } = *request;
     let path = Path::new(model);
     let model = match arm_folder(path) {
-        Ok(_) => trained(path, best, live, Device::Cpu)?,
+        Ok(_) => trained(path, weights, Device::Cpu)?,
         Err(_) => {
             let kind = Model::stored_kind(model, variant)?.unwrap_or(Kind::Float);
             Model::open(model, Device::Cpu, OpenOptions { variant, kind: Some(kind), head_channels })?

@@ -6,9 +6,9 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study, check,
-    describe, export, find_recipe, forward, free_folder, project_root, recipes, resumed, run, sample,
-    write_report,
+    DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study,
+    WeightsChoice, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder,
+    project_root, recipes, resumed, run, sample, write_report,
 };
 use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -93,6 +93,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunOptions {
+    /// Add a technique, or any fragment of a recipe (see experiment --list), to the base; may be given several times
+    #[arg(long = "with", value_name = "NAME_OR_PATH")]
+    fragments: Vec<String>,
     /// Set a key of the recipe, as in train.steps=500 or arms.small.data.split.n_train=32; wins over the arms
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -103,7 +106,7 @@ struct RunOptions {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with a run that was cut, to the last bit as if it had not been
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["sets", "seeds", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["fragments", "sets", "seeds", "out"])]
     resume: Option<PathBuf>,
     /// cpu, or cuda; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
@@ -117,7 +120,7 @@ struct Experiment {
     recipe: String,
     #[command(flatten)]
     options: RunOptions,
-    /// List the recipes that ship
+    /// List the recipes and the techniques that ship
     #[arg(long)]
     list: bool,
     /// Parse the recipe, build every object, run one step of every arm, and keep nothing
@@ -156,15 +159,31 @@ struct Sample {
     /// Sampling steps; the recipe's by default
     #[arg(long)]
     steps: Option<usize>,
-    /// Take the checkpoint of the lowest held-out loss, not the newest
-    #[arg(long)]
-    best: bool,
-    /// Take the weights as trained, not their average
-    #[arg(long)]
-    live: bool,
+    #[command(flatten)]
+    weights: Weights,
     /// cpu, or cuda; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+struct Weights {
+    /// Take the best checkpoint by this score, not the newest: generalization is the held-out loss, quality the distance of
+    /// samples to held-out images
+    #[arg(long, value_name = "SCORE")]
+    best: Option<String>,
+    /// Take these weights, not those that were evaluated: live, or the name of an average
+    #[arg(long = "weights", value_name = "NAME")]
+    name: Option<String>,
+    /// Make the power-function average of this relative width, as 0.12, from those that the run kept
+    #[arg(long, value_name = "SIGMA_REL")]
+    width: Option<f64>,
+}
+
+impl Weights {
+    fn choice(self) -> WeightsChoice {
+        WeightsChoice { best: self.best, name: self.name, width: self.width }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -231,12 +250,8 @@ struct Export {
     /// Where the folder goes
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Take the checkpoint of the lowest held-out loss, not the newest
-    #[arg(long)]
-    best: bool,
-    /// Take the weights as trained, not their average
-    #[arg(long)]
-    live: bool,
+    #[command(flatten)]
+    weights: Weights,
     #[command(flatten)]
     layout: Layout,
 }
@@ -269,9 +284,15 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             for (name, path) in recipes() {
                 println!("{name:24} {}", Study::read(&path, &[])?.question);
             }
+            println!("\nTechniques, for --with:");
+            for (name, path) in fragments() {
+                let text = std::fs::read_to_string(&path)?;
+                let title = text.lines().next().unwrap_or_default().trim_start_matches("# ");
+                println!("{name:24} {title}");
+            }
         }
         Command::Experiment(Experiment { recipe, options, check: true, .. }) => {
-            let study = read(&recipe, options.sets, &options.seeds)?;
+            let study = read(&recipe, &options.fragments, options.sets, &options.seeds)?;
             check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
             println!("{}: {} arms build and run", study.name, study.arms.len());
         }
@@ -282,9 +303,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Sample(s) => {
             let device = s.device.unwrap_or_else(Device::cuda_if_available);
-            let Sample { model, n, out, seed, steps, sets, best, live, .. } = s;
+            let Sample { model, n, out, seed, steps, sets, weights, .. } = s;
+            let weights = &weights.choice();
             let request =
-                SampleRequest { model: &model, n, out: &out, seed, steps, sets: &sets, best, live, device };
+                SampleRequest { model: &model, n, out: &out, seed, steps, sets: &sets, weights, device };
             sample(&request)?;
             println!("{}", out.join("grid.png").display());
         }
@@ -322,8 +344,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let class = export(&ExportRequest {
                 model: &e.model,
                 out: &e.out,
-                best: e.best,
-                live: e.live,
+                weights: &e.weights.choice(),
                 variant: e.layout.variant.as_deref(),
                 head_channels: e.layout.head_channels,
             })?;
@@ -345,15 +366,16 @@ fn absolute(data: &str) -> String {
     std::fs::canonicalize(data).map_or_else(|_| data.to_owned(), |p| p.to_string_lossy().into_owned())
 }
 
-fn read(recipe: &str, mut sets: Vec<String>, seeds: &[u64]) -> Result<Study> {
+fn read(recipe: &str, fragments: &[String], mut sets: Vec<String>, seeds: &[u64]) -> Result<Study> {
     if !seeds.is_empty() {
         sets.push(format!("seeds={seeds:?}"));
     }
-    Study::read(&find_recipe(recipe)?, &sets)
+    let fragments = fragments.iter().map(|name| find_fragment(name)).collect::<Result<Vec<_>>>()?;
+    Study::read_with(&find_recipe(recipe)?, &fragments, &sets)
 }
 
 fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
-    let RunOptions { sets, seeds, out, resume, device } = options;
+    let RunOptions { fragments, sets, seeds, out, resume, device } = options;
     let interrupt = Arc::new(AtomicBool::new(false));
     for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
         flag::register_conditional_shutdown(signal, code, interrupt.clone())?; // the second one ends it at once
@@ -362,7 +384,7 @@ fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
     let (study, folder) = match &resume {
         Some(folder) => (resumed(folder)?, folder.clone()),
         None => {
-            let study = read(recipe, sets, &seeds)?;
+            let study = read(recipe, &fragments, sets, &seeds)?;
             let study = if single { study.without_arms()? } else { study };
             let folder = out.unwrap_or_else(|| free_folder(&study.name));
             (study, folder)

@@ -1,5 +1,6 @@
 //! Recipes: TOML in, checked configuration out.
 
+use crate::regularization::RegularizationConfig;
 use anyhow::{Context, Result, anyhow, bail};
 use heldout_core::{Error, NoiseSchedule, Parameterization};
 use heldout_data::SplitConfig;
@@ -9,7 +10,7 @@ use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::{Device, Tensor, nn};
 use toml::{Table, Value};
 
@@ -27,6 +28,9 @@ pub struct Recipe {
     pub objective: ObjectiveConfig,
     /// The steps.
     pub train: TrainConfig,
+    /// What keeps training out of poor optima.
+    #[serde(default)]
+    pub regularization: RegularizationConfig,
     /// Denoising loss at fixed noise.
     pub validation: ValidationConfig,
     /// Watching for copies.
@@ -73,16 +77,15 @@ pub struct ObjectiveConfig {
 pub struct TrainConfig {
     /// How many.
     pub steps: u64,
+    /// Stop after this many of them; the learning rate and other curves stay those of all steps. All if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after: Option<u64>,
     /// Images of a step.
     pub batch_size: usize,
     /// Adam, AdamW or SGD.
     pub optimizer: OptimizerConfig,
     /// Its rate.
     pub learning_rate: LearningRate,
-    /// Longest gradient.
-    pub gradient_clip: f64,
-    /// Decay of the averaged weights.
-    pub ema_decay: f64,
     /// What to do about a loss that is no number.
     pub non_finite: NonFinite,
     /// Steps between two lines of training loss.
@@ -141,6 +144,9 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// How many of the last ones stay, besides the best.
     pub keep: usize,
+    /// Steps between two copies of every average that are kept, to make averages of other widths from; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averages_every: Option<u64>,
 }
 
 impl Recipe {
@@ -154,6 +160,10 @@ impl Recipe {
         let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         self.check_levels(loss.schedule.as_ref())?;
         positive("train.steps", self.train.steps)?;
+        if let Some(stop) = self.train.stop_after.filter(|stop| !(1..=self.train.steps).contains(stop)) {
+            let reason = format!("{stop} is not between 1 and train.steps = {}", self.train.steps);
+            return Err(Error::config("train.stop_after", reason));
+        }
         positive("train.log_every", self.train.log_every)?;
         self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;
         self.train.learning_rate.check().map_err(|e| e.within("train.learning_rate"))?;
@@ -183,6 +193,8 @@ impl Recipe {
         for steps in [self.sample.steps, self.monitor.sampling_steps] {
             self.sample.grid.times(&loss.schedule, steps).map_err(|e| e.within("sample.grid"))?;
         }
+        self.regularization.check(self).map_err(|e| e.within("regularization"))?;
+        positive("checkpoint.averages_every", self.checkpoint.averages_every.unwrap_or(1))?;
         positive("checkpoint.every", self.checkpoint.every)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)
     }
@@ -241,14 +253,26 @@ pub struct Study {
 impl Study {
     /// Reads a recipe file and applies `sets` (`KEY=VALUE`) to it: what is set wins over the file and over its arms.
     pub fn read(path: &Path, sets: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-        let mut table: Table = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
-            anyhow!(Error::file(
-                path,
-                format!("line {line}: {}", e.message().lines().next().unwrap_or_default())
-            ))
-        })?;
+        Self::read_with(path, &[], sets)
+    }
+
+    /// The same with fragments merged into the base before anything is set. Techniques that a fragment lists come before
+    /// those that the recipe lists: they are the inner ones.
+    pub fn read_with(path: &Path, fragments: &[PathBuf], sets: &[String]) -> Result<Self> {
+        let mut table = read_table(path)?;
+        let own = table.get("regularization").cloned();
+        let mut lists = Table::new();
+        for fragment in fragments {
+            let change = read_table(fragment)?;
+            join_lists(&mut lists, change.get("regularization"));
+            let mut merged = Value::Table(table);
+            merge(&mut merged, Value::Table(change));
+            table = merged.try_into()?;
+        }
+        join_lists(&mut lists, own.as_ref());
+        if !fragments.is_empty() {
+            table.insert("regularization".to_owned(), Value::Table(lists));
+        }
         apply_all(&mut table, sets)?;
         Self::from_table(table)
     }
@@ -288,6 +312,26 @@ impl Study {
             found.push((arm, recipe));
         }
         Ok(Self { name, question, seeds, arms: found, resolved })
+    }
+}
+
+fn read_table(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    toml::from_str(&text).map_err(|e| {
+        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
+        let reason = format!("line {line}: {}", e.message().lines().next().unwrap_or_default());
+        anyhow!(Error::file(path, reason))
+    })
+}
+
+/// Puts what `behind` lists under a key after what is listed there already.
+fn join_lists(lists: &mut Table, behind: Option<&Value>) {
+    for (key, value) in behind.and_then(Value::as_table).into_iter().flatten() {
+        match (lists.get_mut(key), value) {
+            (Some(Value::Array(first)), Value::Array(rest)) => first.extend(rest.iter().cloned()),
+            (Some(_), _) => {}
+            (None, value) => drop(lists.insert(key.clone(), value.clone())),
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use crate::assemble::{Assembled, generate, model};
 use crate::evaluate::{save_grid, save_png};
 use crate::recipe::{Recipe, apply_all, parse};
+use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
-use heldout_core::{Error, Params};
+use heldout_core::Error;
 use heldout_data::to_bytes;
-use heldout_train::Loaded;
 use heldout_weights::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tch::{Device, nn};
+use tch::Device;
 
 /// What to sample.
 #[derive(Debug)]
@@ -27,17 +27,15 @@ pub struct SampleRequest<'a> {
     pub sets: &'a [String],
     /// Sampling steps; those of the recipe if absent.
     pub steps: Option<usize>,
-    /// The checkpoint of the lowest held-out loss, not the newest.
-    pub best: bool,
-    /// The weights that were trained, not their average.
-    pub live: bool,
+    /// Which of the arm's weights.
+    pub weights: &'a WeightsChoice,
     /// Where tensors live.
     pub device: Device,
 }
 
 /// Writes `00000.png`, .. and `grid.png`.
 pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
-    let SampleRequest { model: path, n, out, seed, steps, sets, best, live, device } = *request;
+    let SampleRequest { model: path, n, out, seed, steps, sets, weights, device } = *request;
     if n == 0 || steps == Some(0) {
         return Err(anyhow!(Error::config("--n, --steps", "0: at least 1 is needed")));
     }
@@ -49,9 +47,8 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let mut recipe = recipe_of(&arm, sets)?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     recipe.check()?;
-    let checkpoint = Checkpoint { arm: &arm, path, best, live };
     let Assembled { vars, model, mut loss } = model(&recipe, 0, device)?;
-    let mut loaded = checkpoint.restore(&vars)?;
+    let mut loaded = weights.restore(&arm, path, &recipe, &vars)?;
     loss.times.load_state(loaded.state.unnest("objective").unnest("times"))?; // the pace of a dynamic schedule
     let shape = image_shape(&arm, &recipe)?;
     let existed = out.exists();
@@ -69,36 +66,6 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     })
 }
 
-/// Which weights of an arm.
-struct Checkpoint<'a> {
-    arm: &'a Path,
-    path: &'a Path,
-    best: bool,
-    live: bool,
-}
-
-impl Checkpoint<'_> {
-    /// Puts the weights into the variables of a model of the arm's recipe.
-    fn restore(&self, vars: &nn::VarStore) -> Result<Loaded> {
-        let Self { arm, path, best, live } = *self;
-        let checkpoints = if path == arm { arm.join("checkpoints") } else { path.to_owned() };
-        let mut loaded = Loaded::open(&checkpoints, best)?;
-        for damage in &loaded.damaged {
-            eprintln!("passed over a damaged checkpoint: {damage}");
-        }
-        let state = &mut loaded.state;
-        let mut weights =
-            if live { state.unnest("weights") } else { state.unnest("update").unnest("average") };
-        for (name, t) in Params::of(vars).named() {
-            weights.restore(name, &mut t.shallow_clone()).map_err(|e| {
-                let reason = format!("does not fit the model of {}: {e}", arm.join("arm.toml").display());
-                Error::file(&checkpoints, reason)
-            })?;
-        }
-        Ok(loaded)
-    }
-}
-
 /// The recipe of an arm, with `sets` applied.
 fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
     let path = arm.join("arm.toml");
@@ -110,10 +77,11 @@ fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
 }
 
 /// The network of an arm's folder or of one of its checkpoints, with its weights.
-pub(crate) fn trained(path: &Path, best: bool, live: bool, device: Device) -> Result<Model> {
+pub(crate) fn trained(path: &Path, weights: &WeightsChoice, device: Device) -> Result<Model> {
     let arm = arm_folder(path)?;
-    let model = Model::fresh(recipe_of(&arm, &[])?.model, device)?;
-    Checkpoint { arm: &arm, path, best, live }.restore(&model.vars)?;
+    let recipe = recipe_of(&arm, &[])?;
+    let model = Model::fresh(recipe.model.clone(), device)?;
+    weights.restore(&arm, path, &recipe, &model.vars)?;
     Ok(model)
 }
 

@@ -3,7 +3,7 @@
 use crate::record::Record;
 use anyhow::{Context, Result};
 use heldout_core::Error;
-use heldout_train::{Event, Sink, Weights, write_atomically};
+use heldout_train::{Event, Sink, write_atomically};
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -88,8 +88,8 @@ impl ArmSink {
     /// The latest validation of the weights that count.
     pub(crate) fn last_validation(&self) -> Option<Event> {
         let inner = self.inner.borrow();
-        let is_ema = |r: &&Record| matches!(r.event, Event::Validation { weights: Weights::Ema, .. });
-        inner.records.iter().rev().find(is_ema).map(|r| r.event.clone())
+        let validates = |r: &&Record| matches!(r.event, Event::Validation { .. });
+        inner.records.iter().rev().find(validates).map(|r| r.event.clone())
     }
 }
 
@@ -133,7 +133,6 @@ fn scalars(event: &Event) -> Vec<(String, f64)> {
             all
         }
         Event::Validation { weights, log_snr, train, held_out } => {
-            let weights = if *weights == Weights::Ema { "ema" } else { "live" };
             let mut all = vec![
                 (format!("validation_{weights}/train"), mean(train)),
                 (format!("validation_{weights}/held_out"), mean(held_out)),

@@ -44,10 +44,12 @@ steps = 30
 batch_size = 16
 optimizer = { kind = "adam_w", betas = [0.9, 0.99], eps = 1e-8, weight_decay = 0.01 }
 learning_rate = { peak = 2e-3, warmup_steps = 5, decay = "cosine" }
-gradient_clip = 1.0
-ema_decay = 0.9
 non_finite = "stop"
 log_every = 7
+
+[regularization]
+gradient = [{ kind = "clip", max_norm = 1.0 }]
+weights = [{ kind = "ema", decay = { kind = "warm_up", decay = 0.9 } }]
 "#;
 
 struct Place {

@@ -316,3 +316,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         Error::Io { path: path.to_owned(), source }
     })
 }
+
+/// Writes tensors on the CPU as safetensors, aside first: the file is whole or as it was.
+pub fn write_tensors_atomically(tensors: &[(&str, Tensor)], path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!(".writing-{name}"));
+    let written = Tensor::write_safetensors(tensors, &aside)
+        .map_err(|e| Error::file(path, e.to_string()))
+        .and_then(|()| sync(&aside))
+        .and_then(|()| fs::rename(&aside, path).map_err(Error::io(path)));
+    written.inspect_err(|_| drop(fs::remove_file(&aside))) // the error that is reported is the first one
+}

@@ -4,6 +4,7 @@ mod backprop;
 mod checkpoint;
 mod curve;
 mod early_stopping;
+mod kept_averages;
 mod logger;
 mod monitor;
 mod objective;
@@ -14,9 +15,12 @@ mod training;
 mod validation;
 
 pub use backprop::Backprop;
-pub use checkpoint::{Checkpoints, Choice, Loaded, Scores, sha256_of_file, write_atomically};
+pub use checkpoint::{
+    Checkpoints, Choice, Loaded, Scores, sha256_of_file, write_atomically, write_tensors_atomically,
+};
 pub use curve::{Decay, LearningRate};
 pub use early_stopping::EarlyStopping;
+pub use kept_averages::KeptAverages;
 pub use logger::TrainLogger;
 pub use monitor::MemorizationMonitor;
 pub use objective::DenoisingObjective;

@@ -174,7 +174,7 @@ fn run(folder: Option<&std::path::Path>, stop_at: Option<u64>) -> (Vec<Tensor>, 
     let flag = AtomicBool::new(false);
     let mut cut = Cut(Blobs { n: 64, seed: 2 }, stop_at, &flag);
     training.data = &mut cut;
-    let ending = train(Run { seed: 5, rank: 0, from, total: 20 }, training, &flag).unwrap();
+    let ending = train(Run { seed: 5, rank: 0, from, until: 20, total: 20 }, training, &flag).unwrap();
     assert_eq!(ending, stop_at.map_or(Ending::Finished, |s| Ending::Interrupted(s + 1)));
     let events = memory.0.borrow().clone();
     (update.params().snapshot(), events)

@@ -15,7 +15,9 @@ pub struct Run {
     pub rank: u64,
     /// Steps done already.
     pub from: u64,
-    /// Steps of the whole run.
+    /// Where to stop; the same as `total` for all of them.
+    pub until: u64,
+    /// Steps of the whole run: what learning rates and other curves are measured by.
     pub total: u64,
 }
 
@@ -87,13 +89,13 @@ impl Training<'_> {
     }
 }
 
-/// Runs the steps `run.from..run.total`. Every draw of step `k` is a function of `(seed, k, rank)`, so that a run that
+/// Runs the steps `run.from..run.until`. Every draw of step `k` is a function of `(seed, k, rank)`, so that a run that
 /// was cut and resumed goes the way of one that was not.
 pub fn train(run: Run, mut parts: Training<'_>, interrupt: &AtomicBool) -> Result<Ending> {
     if let Some(why) = parts.stopped {
         return Ok(Ending::Stopped(why));
     }
-    for step in run.from..run.total {
+    for step in run.from..run.until.min(run.total) {
         let clock = Clock { step, total: run.total };
         let batch = parts.data.batch(clock)?;
         tch::manual_seed(stream(run.seed, "step", step, run.rank) as i64);
@@ -106,7 +108,7 @@ pub fn train(run: Run, mut parts: Training<'_>, interrupt: &AtomicBool) -> Resul
         let done = step + 1;
         let interrupted = interrupt.load(Ordering::Relaxed);
         let due = parts.checkpoints.as_ref().is_some_and(|c| c.due(done));
-        if due || interrupted || parts.stopped.is_some() || done == run.total {
+        if due || interrupted || parts.stopped.is_some() || done == run.until {
             parts.save(done)?;
         }
         if let Some(why) = parts.stopped {

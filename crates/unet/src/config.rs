@@ -47,6 +47,10 @@ pub struct UNetConfig {
     /// Rows of the table of classes, a null class counted if there is one; none without classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_class_embeds: Option<i64>,
+    /// Width of a vector that is projected and added to the features of the noise level, as the labels of an augmentation
+    /// that must not leak; absent in sampling, it is 0. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_cond_proj_dim: Option<i64>,
 }
 
 impl UNetConfig {
@@ -69,6 +73,7 @@ impl UNetConfig {
             resnet_time_scale_shift: TimeScaleShift::Default,
             resample_type: ResampleType::Conv,
             num_class_embeds: None,
+            time_cond_proj_dim: None,
         }
     }
 
@@ -90,6 +95,7 @@ impl UNetConfig {
             resnet_time_scale_shift: _,
             resample_type: _,
             num_class_embeds,
+            time_cond_proj_dim,
         } = self;
         let fail = |field: &str, reason: String| Err(Error::config(field, reason));
         if *in_channels < 1 || *out_channels < 1 {
@@ -129,6 +135,15 @@ impl UNetConfig {
         if num_class_embeds.is_some_and(|n| n < 1) {
             return fail("num_class_embeds", "0: at least 1 is needed, or leave it out".to_owned());
         }
+        if time_cond_proj_dim.is_some_and(|n| n < 1) {
+            return fail("time_cond_proj_dim", "0: at least 1 is needed, or leave it out".to_owned());
+        }
+        if time_cond_proj_dim.is_some() && !matches!(time_embedding, TimeEmbeddingConfig::Mlp { .. }) {
+            return fail(
+                "time_cond_proj_dim",
+                "needs a time_embedding of kind mlp, into which it goes".to_owned(),
+            );
+        }
         time_embedding.check(widths[0]).map_err(|e| e.within("time_embedding"))
     }
 
@@ -142,6 +157,7 @@ impl UNetConfig {
         self.check()?;
         let mut plan = self.as_unet2d(TimeEmbeddingConfig::default())?.plan()?;
         plan.conditioning.time = self.time_embedding.clone();
+        plan.conditioning.mlp.cond = self.time_cond_proj_dim;
         plan.time_in_attention(self.time_attention);
         plan.check()?;
         Ok(plan)
@@ -152,6 +168,10 @@ impl UNetConfig {
         if self.time_attention != TimeAttention::None {
             let reason = "UNet2DModel has no time in its attention: only none can be exported";
             return Err(Error::config("time_attention", reason));
+        }
+        if self.time_cond_proj_dim.is_some() {
+            let reason = "UNet2DModel adds nothing to the features of the noise level: it cannot be exported";
+            return Err(Error::config("time_cond_proj_dim", reason));
         }
         self.as_unet2d(self.time_embedding.clone())
     }

@@ -6,6 +6,7 @@ use crate::run::read_json;
 use crate::sink::read_records;
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
+use heldout_train::Event;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -60,7 +61,7 @@ pub(crate) fn load(run: &Path) -> Result<Loaded> {
     let info: RunInfo = read_json(&info_path)?;
     let recipe_path = run.join("recipe.toml");
     let recipe = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
-    let records = read_records(&run.join("metrics.jsonl"))?;
+    let records = of_weights_that_count(read_records(&run.join("metrics.jsonl"))?);
     let result_path = run.join("result.json");
     let result = result_path.is_file().then(|| read_json(&result_path)).transpose()?;
     let mut order: Vec<(String, u64)> = Vec::new();
@@ -71,6 +72,20 @@ pub(crate) fn load(run: &Path) -> Result<Loaded> {
     }
     let arms = order.into_iter().map(|(name, seed)| load_arm(run, name, seed)).collect::<Result<_>>()?;
     Ok(Loaded { info, recipe, records, result, arms })
+}
+
+/// Of several validations at one step the last is of the weights that count.
+fn of_weights_that_count(mut records: Vec<Record>) -> Vec<Record> {
+    let validates = |r: &Record| matches!(r.event, Event::Validation { .. });
+    let place = |r: &Record| (r.arm.clone(), r.seed, r.step);
+    let last: HashMap<_, usize> =
+        records.iter().enumerate().filter(|(_, r)| validates(r)).map(|(i, r)| (place(r), i)).collect();
+    let mut number = 0;
+    records.retain(|r| {
+        number += 1;
+        !validates(r) || last.get(&place(r)) == Some(&(number - 1))
+    });
+    records
 }
 
 fn load_arm(run: &Path, name: String, seed: u64) -> Result<LoadedArm> {

@@ -6,7 +6,7 @@ use super::plots::{Curve, Dot, color, curves, dots};
 use crate::record::Record;
 use crate::result::{ArmResult, LevelGap};
 use anyhow::Result;
-use heldout_train::{Event, Weights};
+use heldout_train::Event;
 use plotters::style::RGBColor;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -279,7 +279,7 @@ fn f_mem(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<Stri
 fn validation(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
     let curve = |name: &str, ink: Ink| {
         over_steps(run, name, ink, |e| match e {
-            Event::Validation { weights: Weights::Ema, train, held_out, .. } => {
+            Event::Validation { train, held_out, .. } => {
                 let losses = if ink.dashed { train } else { held_out };
                 Some(losses.iter().sum::<f64>() / losses.len() as f64)
             }
