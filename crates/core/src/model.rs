@@ -1,6 +1,7 @@
 //! Schedules, parameterisations, networks and what they make together: a denoiser.
 
 use crate::{Cond, Marginal, Result, Scalings, combine, like};
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::rc::Rc;
 use tch::{Kind, Tensor};
@@ -48,7 +49,10 @@ pub trait Parameterization: Debug {
 }
 
 /// A named place in a backbone whose activations can be seen and replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// In recipes: `"mid"`, or `{ up = 2 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Site {
     /// The `i`th skip connection of an encoder, in the order in which it is made.
     Down(usize),

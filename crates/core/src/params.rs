@@ -15,6 +15,12 @@ impl Params {
         Self(named)
     }
 
+    /// The same tensors under new handles.
+    #[must_use]
+    pub fn shallow_clone(&self) -> Self {
+        Self(self.0.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect())
+    }
+
     /// Names and tensors.
     pub fn named(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.0.iter().map(|(name, t)| (name.as_str(), t))
