@@ -5,6 +5,7 @@ mod draws;
 mod gradient;
 mod noise;
 mod tasks;
+mod penalty;
 mod weights;
 
 pub use gradient::{
@@ -18,6 +19,12 @@ pub use weights::{
     PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
     WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
 };
+pub use penalty::{
+    ConsistencyConfig, DeepSupervisionConfig, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
+    InputGradientConfig, JacobianConfig, LossGradient, LossGradientConfig, PenaltyConfig, PenaltyContext,
+    PenaltyTerm, ProbeVectors,
+};
+pub use weights::{Averaged, EmaDecay};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 mod gradient;
 mod noise;
+mod parts;
+mod penalty;
 mod weights;
 
 use heldout_core::{

@@ -1,0 +1,152 @@
+//! Techniques that add a term to the loss.
+
+mod consistency;
+mod deep_supervision;
+mod feature_alignment;
+mod input_gradient;
+mod jacobian;
+mod loss_gradient;
+
+pub use consistency::ConsistencyConfig;
+pub use deep_supervision::DeepSupervisionConfig;
+pub use feature_alignment::{FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures};
+pub use input_gradient::InputGradientConfig;
+pub use jacobian::{JacobianConfig, ProbeVectors};
+pub use loss_gradient::{LossGradient, LossGradientConfig};
+
+use heldout_core::{
+    CurveConfig, Denoising, DenoisingPenalty, Error, Every, Params, Result, Scaled, Site, stream,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use tch::{Tensor, nn};
+
+/// A penalty as a recipe writes it: `weight * every * term` on every `every`th step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PenaltyConfig {
+    /// Its weight over the run; where it is 0 the term is not computed.
+    pub weight: CurveConfig,
+    /// Period in steps (lazy regularisation).
+    #[serde(default = "always")]
+    pub every: u64,
+    /// What is added.
+    pub term: PenaltyTerm,
+}
+
+fn always() -> u64 {
+    1
+}
+
+/// The terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PenaltyTerm {
+    /// A flat denoiser.
+    Jacobian(JacobianConfig),
+    /// A loss that is flat in its input.
+    InputGradient(InputGradientConfig),
+    /// A loss that is flat in the weights.
+    LossGradient(LossGradientConfig),
+    /// Agreement between noise levels.
+    Consistency(ConsistencyConfig),
+    /// A loss at every depth.
+    DeepSupervision(DeepSupervisionConfig),
+    /// Features like those of a frozen network.
+    FeatureAlignment(FeatureAlignmentConfig),
+}
+
+/// What penalties are built from besides their settings.
+#[derive(Clone, Copy)]
+pub struct PenaltyContext<'a> {
+    /// The model's weights.
+    pub params: &'a Params,
+    /// Where the weights of what is trained with the model go, on the model's device.
+    pub vars: &'a nn::Path<'a>,
+    /// The run's seed.
+    pub seed: u64,
+    /// The network whose features are to be followed.
+    pub frozen: Option<&'a FrozenFeatures>,
+    /// Channels of the model's activation at a site.
+    pub channels: &'a dyn Fn(Site) -> Result<i64>,
+}
+
+impl fmt::Debug for PenaltyContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, frozen, .. } = self;
+        let mut f = f.debug_struct("PenaltyContext");
+        f.field("seed", seed).field("frozen", frozen);
+        f.finish_non_exhaustive()
+    }
+}
+
+impl PenaltyConfig {
+    /// Which field cannot be honoured.
+    pub fn check(&self) -> Result<()> {
+        self.weight.check("weight", 0.0, f64::INFINITY)?;
+        if self.every == 0 {
+            return Err(Error::config("every", "0: a period of at least 1 is needed"));
+        }
+        self.term.check().map_err(|e| e.within("term"))
+    }
+
+    /// The term, every so often, times its weight. Seeds libtorch's generator where a term has weights of its own.
+    pub fn build(&self, context: &PenaltyContext<'_>) -> Result<DenoisingPenalty> {
+        self.check()?;
+        let mut penalty = self.term.build(context).map_err(|e| e.within("term"))?;
+        if self.every > 1 {
+            penalty = Box::new(Every { k: self.every, inner: penalty });
+        }
+        Ok(Box::new(Scaled { inner: penalty, weight: self.weight.clone() }))
+    }
+}
+
+impl PenaltyTerm {
+    /// Which field cannot be honoured.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Jacobian(c) => c.check(),
+            Self::InputGradient(c) => c.check(),
+            Self::LossGradient(c) => c.check(),
+            Self::Consistency(c) => c.check(),
+            Self::DeepSupervision(c) => c.check(),
+            Self::FeatureAlignment(c) => c.check(),
+        }
+    }
+
+    fn build(&self, context: &PenaltyContext<'_>) -> Result<DenoisingPenalty> {
+        Ok(match self {
+            Self::Jacobian(c) => Box::new(*c),
+            Self::InputGradient(c) => Box::new(*c),
+            Self::LossGradient(_) => Box::new(LossGradient { params: context.params.shallow_clone() }),
+            Self::Consistency(c) => Box::new(*c),
+            Self::DeepSupervision(c) => Box::new(*c),
+            Self::FeatureAlignment(c) => {
+                let none = || Error::config("kind", "feature_alignment needs a frozen network: name one");
+                let frozen = context.frozen.ok_or_else(none)?.clone();
+                let channels = (context.channels)(c.site)?;
+                tch::manual_seed(stream(context.seed, "projection", 0, 0) as i64);
+                Box::new(c.build(&(context.vars / "feature_alignment"), channels, frozen)?)
+            }
+        })
+    }
+}
+
+/// The gradient of the sum of `y` by `x_t`, `[B, C, H, W]`, with its graph: that of every row, since no row sees
+/// another.
+fn gradient_by_input(name: &str, y: &Tensor, view: &Denoising<'_>) -> Result<Tensor> {
+    let x_t = &view.noised.x_t;
+    if !x_t.requires_grad() {
+        return Err(Error::config(name, "x_t has no graph: the objective must ask `differentiates_input`"));
+    }
+    let mut grads = Tensor::f_run_backward(&[y], &[x_t], true, true)?;
+    let gradient = grads.pop().filter(Tensor::defined);
+    Ok(gradient.unwrap_or_else(|| x_t.detach().zeros_like()))
+}
+
+/// What the model made at `site`.
+fn tapped<'a>(view: &'a Denoising<'_>, site: Site) -> Result<&'a Tensor> {
+    let found = view.taps.iter().find(|(s, _)| *s == site);
+    let missing = || Error::config("taps", format!("{site:?} was not seen: the model has no such site"));
+    found.map(|(_, h)| h).ok_or_else(missing)
+}
