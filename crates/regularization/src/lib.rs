@@ -20,9 +20,10 @@ pub use weights::{
     WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
 };
 pub use penalty::{
-    ConsistencyConfig, DeepSupervisionConfig, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
-    InputGradientConfig, JacobianConfig, LossGradient, LossGradientConfig, PenaltyConfig, PenaltyContext,
-    PenaltyTerm, ProbeVectors,
+    Adversarial, AdversarialConfig, AdversarialLoss, ConsistencyConfig, CriticLoss, DeepSupervisionConfig,
+    DiffusionConfig, Discriminator, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
+    GradientPenaltyConfig, InputGradientConfig, JacobianConfig, LengthDraw, LossGradient, LossGradientConfig,
+    PenaltyConfig, PenaltyContext, PenaltyTerm, ProbeVectors, R1Config, gradient_penalty, r1,
 };
 pub use weights::{Averaged, EmaDecay};
 

@@ -1,21 +1,34 @@
 //! Techniques that add a term to the loss.
 
+mod adversarial;
 mod consistency;
 mod deep_supervision;
+mod diffusion_length;
+mod discriminator;
 mod feature_alignment;
+mod gradient_penalty;
 mod input_gradient;
 mod jacobian;
 mod loss_gradient;
+mod r1;
 
+pub use adversarial::{Adversarial, AdversarialConfig, AdversarialLoss, CriticLoss};
 pub use consistency::ConsistencyConfig;
 pub use deep_supervision::DeepSupervisionConfig;
+pub use diffusion_length::{DiffusionConfig, LengthDraw};
+pub use discriminator::Discriminator;
 pub use feature_alignment::{FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures};
+pub use gradient_penalty::{GradientPenaltyConfig, gradient_penalty};
 pub use input_gradient::InputGradientConfig;
 pub use jacobian::{JacobianConfig, ProbeVectors};
 pub use loss_gradient::{LossGradient, LossGradientConfig};
+pub use r1::{R1Config, r1};
+
+#[cfg(test)]
+pub(crate) use diffusion_length::DiffusionLength;
 
 use heldout_core::{
-    CurveConfig, Denoising, DenoisingPenalty, Error, Every, Params, Result, Scaled, Site, stream,
+    CurveConfig, Denoising, DenoisingPenalty, Error, Every, Optimizer, Params, Result, Scaled, Site, stream,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -54,6 +67,8 @@ pub enum PenaltyTerm {
     DeepSupervision(DeepSupervisionConfig),
     /// Features like those of a frozen network.
     FeatureAlignment(FeatureAlignmentConfig),
+    /// Estimates that a critic takes for images.
+    Adversarial(AdversarialConfig),
 }
 
 /// What penalties are built from besides their settings.
@@ -63,8 +78,14 @@ pub struct PenaltyContext<'a> {
     pub params: &'a Params,
     /// Where the weights of what is trained with the model go, on the model's device.
     pub vars: &'a nn::Path<'a>,
+    /// `[C, H, W]` of the data.
+    pub shape: [i64; 3],
     /// The run's seed.
     pub seed: u64,
+    /// Held-out images `[N, C, H, W]`, for the log alone.
+    pub held_out: Option<&'a Tensor>,
+    /// Makes a critic's optimiser.
+    pub optimizer: &'a dyn Fn(&Params) -> Result<Box<dyn Optimizer>>,
     /// The network whose features are to be followed.
     pub frozen: Option<&'a FrozenFeatures>,
     /// Channels of the model's activation at a site.
@@ -73,9 +94,9 @@ pub struct PenaltyContext<'a> {
 
 impl fmt::Debug for PenaltyContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, frozen, .. } = self;
+        let Self { shape, seed, held_out, frozen, .. } = self;
         let mut f = f.debug_struct("PenaltyContext");
-        f.field("seed", seed).field("frozen", frozen);
+        f.field("shape", shape).field("seed", seed).field("held_out", held_out).field("frozen", frozen);
         f.finish_non_exhaustive()
     }
 }
@@ -111,6 +132,7 @@ impl PenaltyTerm {
             Self::Consistency(c) => c.check(),
             Self::DeepSupervision(c) => c.check(),
             Self::FeatureAlignment(c) => c.check(),
+            Self::Adversarial(c) => c.check(),
         }
     }
 
@@ -128,6 +150,7 @@ impl PenaltyTerm {
                 tch::manual_seed(stream(context.seed, "projection", 0, 0) as i64);
                 Box::new(c.build(&(context.vars / "feature_alignment"), channels, frozen)?)
             }
+            Self::Adversarial(c) => Box::new(c.build(context)?),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Laws of every technique, and what each is for.
 
+mod critic;
 mod gradient;
 mod noise;
 mod parts;

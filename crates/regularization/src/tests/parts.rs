@@ -2,21 +2,65 @@
 
 use crate::{FrozenFeatures, PenaltyContext};
 use heldout_core::{
-    Backbone, Input, Marginal, Parameterization, Params, Preconditioned, Probe, Scalings, Site,
+    Backbone, Input, Marginal, Optimizer, Parameterization, Params, Persist, Preconditioned, Probe, Result,
+    Scalings, Site, State,
 };
 use heldout_nn::Conv2d;
 use heldout_testkit::TrigSchedule;
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Descent with momentum: the smallest optimiser with a state.
+#[derive(Debug)]
+struct Momentum(Vec<Tensor>);
+
+impl Momentum {
+    fn build(params: &Params) -> Result<Box<dyn Optimizer>> {
+        Ok(Box::new(Self(params.tensors().map(|p| p.detach().zeros_like()).collect())))
+    }
+}
+
+impl Persist for Momentum {
+    fn state(&self) -> State {
+        let tensors = self.0.iter().enumerate().map(|(i, v)| (i.to_string(), v.copy())).collect();
+        State { tensors, ..State::default() }
+    }
+    fn load_state(&mut self, mut state: State) -> Result<()> {
+        self.0.iter_mut().enumerate().try_for_each(|(i, v)| state.restore(&i.to_string(), v))
+    }
+}
+
+impl Optimizer for Momentum {
+    fn step(&mut self, params: &Params, rate: f64) {
+        tch::no_grad(|| {
+            for (v, p) in self.0.iter_mut().zip(params.tensors()) {
+                *v = &*v * 0.5 + p.grad();
+                let _ = p.shallow_clone().g_sub_(&(&*v * rate));
+            }
+        });
+    }
+}
 
 /// `build` with the context of a model of images of `shape`, held-out images, and the mean over space as frozen
 /// features.
-pub(super) fn with_context<T>(params: &Params, build: impl FnOnce(&PenaltyContext<'_>) -> T) -> T {
+pub(super) fn with_context<T>(
+    params: &Params,
+    shape: [i64; 3],
+    build: impl FnOnce(&PenaltyContext<'_>) -> T,
+) -> T {
     let vars = nn::VarStore::new(Device::Cpu);
     let frozen = FrozenFeatures::new(1, |x| x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>));
+    tch::manual_seed(77);
+    let [channels, height, width] = shape;
+    let held_out = Tensor::rand([5, channels, height, width], F32) * 2.0 - 1.0;
     build(&PenaltyContext {
         params,
         vars: &vars.root(),
+        shape,
         seed: 1,
+        held_out: Some(&held_out),
+        optimizer: &Momentum::build,
         frozen: Some(&frozen),
         channels: &|_| Ok(4),
     })

@@ -5,8 +5,8 @@ use crate::{
     JacobianConfig, LossGradient, PenaltyConfig,
 };
 use heldout_core::{
-    Batch, Clock, Cond, Denoising, DenoisingPenalty, NoiseSchedule, Noised, Params, Penalty, Preconditioned,
-    Site, like, mean_flat,
+    Batch, Clock, Cond, Denoising, DenoisingPenalty, NoiseSchedule, Noised, Params, Penalty, Persist,
+    Preconditioned, Site, like, mean_flat,
 };
 use heldout_testkit::{TrigSchedule, check_penalty, close, denoising_step};
 use serde_json::{Value, from_value, json};
@@ -15,9 +15,9 @@ use tch::{Device, Kind, Tensor, nn};
 const CLOCK: Clock = Clock { step: 4, total: 10 };
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-fn penalty(params: &Params, weight: f64, term: &Value) -> DenoisingPenalty {
+fn penalty(params: &Params, shape: [i64; 3], weight: f64, term: &Value) -> DenoisingPenalty {
     let config: PenaltyConfig = from_value(json!({"weight": weight, "term": term})).unwrap();
-    with_context(params, |context| config.build(context).unwrap())
+    with_context(params, shape, |context| config.build(context).unwrap())
 }
 
 fn look<T>(
@@ -41,6 +41,7 @@ fn config<T: serde::de::DeserializeOwned>(text: Value) -> T {
 fn every_penalty_keeps_the_law() {
     let (params, model) = two_heads();
     let images = images(1);
+    let critic = json!({"kind": "adversarial", "channels": [8, 8], "rate": 0.01, "diffusion": {}, "r1": {}});
     for term in [
         json!({"kind": "jacobian", "probes": 2}),
         json!({"kind": "jacobian", "vectors": "gaussian"}),
@@ -49,14 +50,39 @@ fn every_penalty_keeps_the_law() {
         json!({"kind": "consistency"}),
         json!({"kind": "deep_supervision", "heads": 1}),
         json!({"kind": "feature_alignment", "site": "mid", "hidden": 8}),
+        critic,
     ] {
-        check_penalty(|| penalty(&params, 0.5, &term), &model, &params, &images);
+        check_penalty(|| penalty(&params, [1, 8, 8], 0.5, &term), &model, &params, &images);
         // The gradient reaches the weights.
-        let (mut asked, needs) = (penalty(&params, 1.0, &term), penalty(&params, 1.0, &term));
+        let (mut asked, needs) =
+            (penalty(&params, [1, 8, 8], 1.0, &term), penalty(&params, [1, 8, 8], 1.0, &term));
         look(&model, &images, asked.as_mut(), needs.as_ref(), |_, value| value.mean(Kind::Float).backward());
         let moved = params.grads().map(|g| g.abs().max().double_value(&[])).fold(0.0, f64::max);
         assert!(moved > 0.0, "{term}: no gradient");
         params.zero_grad();
+    }
+}
+
+/// At weight 0 a term is not asked: nothing is drawn, no critic trained.
+#[test]
+fn weight_0_asks_nothing() {
+    let (params, model) = two_heads();
+    let make = |weight| {
+        let term = json!({"kind": "adversarial", "channels": [4]});
+        let config: PenaltyConfig = config(json!({"weight": weight, "every": 2, "term": term}));
+        with_context(&params, [1, 8, 8], |context| config.build(context).unwrap())
+    };
+    for (weight, step, asked) in [(0.0, 4, 0), (1.0, 5, 0), (1.0, 4, 1)] {
+        let (mut penalty, needs) = (make(weight), make(weight));
+        denoising_step(&model, &images(1), Clock { step, total: 10 }, needs.as_ref(), |view| {
+            tch::manual_seed(9);
+            let value = penalty.penalty(view).unwrap();
+            let drawn = Tensor::rand([3], F32);
+            tch::manual_seed(9);
+            assert_eq!(value.abs().max().double_value(&[]) == 0.0, asked == 0);
+            assert_eq!(penalty.state().values["calls"], json!(asked));
+            assert!(asked == 1 || drawn.equal(&Tensor::rand([3], F32)), "draws at weight 0");
+        });
     }
 }
 
@@ -303,6 +329,10 @@ fn what_a_penalty_cannot_be_names_the_field() {
     fails(of(json!({"kind": "input_gradient", "by": 1})), "by");
     fails(of(json!({"kind": "deep_supervision", "heads": 0})), "term.heads: 0");
     fails(of(json!({"kind": "feature_alignment", "site": {"block": 1}, "hidden": 0})), "term.hidden: 0");
+    fails(of(json!({"kind": "adversarial", "loss": "wasserstein"})), "gradient_penalty");
+    fails(of(json!({"kind": "adversarial", "channels": []})), "term.channels: []");
+    fails(of(json!({"kind": "adversarial", "r1": {"gamma": 0.0}})), "term.r1.gamma: 0");
+    fails(of(json!({"kind": "adversarial", "diffusion": {"t_min": 0}})), "term.diffusion.t_min: 0");
 }
 
 #[test]
@@ -315,6 +345,9 @@ fn recipes_are_penalties() {
         "consistency",
         "deep_supervision",
         "feature_alignment",
+        "diffusion_gan",
+        "wgan_gp",
+        "r1",
     ] {
         let text = std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
         let table: toml::Table = text.parse().unwrap();
