@@ -5,8 +5,8 @@ use crate::{
     JacobianConfig, LossGradient, PenaltyConfig,
 };
 use heldout_core::{
-    Batch, Clock, Cond, Denoising, DenoisingPenalty, NoiseSchedule, Noised, Params, Penalty, Persist,
-    Preconditioned, Site, like, mean_flat,
+    Batch, Clock, Cond, Denoising, DenoisingPenalty, Marginal, NoiseSchedule, Noised, Params, Penalty,
+    Persist, Preconditioned, Site, like, mean_flat,
 };
 use heldout_testkit::{TrigSchedule, check_penalty, close, denoising_step};
 use serde_json::{Value, from_value, json};
@@ -209,10 +209,24 @@ fn a_constant_denoiser_is_consistent() {
     });
 }
 
+/// A schedule that knows no time of clean data.
+#[derive(Debug)]
+struct Fragile;
+
+impl NoiseSchedule for Fragile {
+    fn marginal(&self, t: &Tensor) -> Marginal {
+        TrigSchedule.marginal(t)
+    }
+    fn time_of(&self, log_snr: &Tensor) -> Tensor {
+        TrigSchedule.time_of(log_snr) + log_snr * 0.0
+    }
+}
+
 /// The ends of time have no less noisy neighbour, or none that is finite.
 #[test]
 fn consistency_is_finite_at_both_ends() {
-    let (_, model) = two_heads();
+    let (_, mut model) = two_heads();
+    model.schedule = Box::new(Fragile);
     let batch = images(1);
     let needs = ConsistencyConfig::default();
     denoising_step(&model, &batch, CLOCK, &needs, |view| {
