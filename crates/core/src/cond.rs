@@ -23,6 +23,8 @@ pub struct Cond {
     pub hint: Option<Tensor>,
     /// What is added to the features of the noise level, as the strength of a distilled guidance, `[B, D]`.
     pub timestep_cond: Option<Tensor>,
+    /// 1 where `x_t` may be looked at and 0 where it is unknown, `[B, 1, H, W]`: see [`crate::Known::input`].
+    pub mask: Option<Tensor>,
 }
 
 impl Cond {
@@ -32,9 +34,18 @@ impl Cond {
     }
 
     /// Every field with its name in a file of tensors.
-    pub fn fields(&self) -> [(&'static str, &Option<Tensor>); 8] {
-        let Self { label, context, context_mask, text_embeds, time_ids, image_embeds, hint, timestep_cond } =
-            self;
+    pub fn fields(&self) -> [(&'static str, &Option<Tensor>); 9] {
+        let Self {
+            label,
+            context,
+            context_mask,
+            text_embeds,
+            time_ids,
+            image_embeds,
+            hint,
+            timestep_cond,
+            mask,
+        } = self;
         [
             ("class_labels", label),
             ("encoder_hidden_states", context),
@@ -44,6 +55,7 @@ impl Cond {
             ("image_embeds", image_embeds),
             ("hint", hint),
             ("timestep_cond", timestep_cond),
+            ("mask", mask),
         ]
     }
 
@@ -58,6 +70,7 @@ impl Cond {
             image_embeds: field("image_embeds"),
             hint: field("hint"),
             timestep_cond: field("timestep_cond"),
+            mask: field("mask"),
         }
     }
 
@@ -81,7 +94,7 @@ impl Cond {
         let mut number = 0..;
         let joined = Self::from_fields(|_| {
             let i = number.next()?;
-            let parts: Vec<&Tensor> = fields.iter().filter_map(|f: &[_; 8]| f[i].1.as_ref()).collect();
+            let parts: Vec<&Tensor> = fields.iter().filter_map(|f: &[_; 9]| f[i].1.as_ref()).collect();
             let first = parts.first()?;
             let same = |t: &&Tensor| t.size()[1..] == first.size()[1..] && t.kind() == first.kind();
             fits &= parts.len() == all.len() && parts.iter().all(same);

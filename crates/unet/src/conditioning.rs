@@ -188,6 +188,7 @@ impl Conditioning {
             };
             shaped("encoder_attention_mask", &Some(mask.shallow_clone()), &[batch, tokens])?;
         }
+        absent("mask", &cond.mask)?;
         match plan.mlp.cond {
             Some(width) if cond.timestep_cond.is_some() => {
                 shaped("timestep_cond", &cond.timestep_cond, &[batch, width])
