@@ -6,6 +6,7 @@ mod gradient;
 mod noise;
 mod tasks;
 mod penalty;
+mod times;
 mod weights;
 
 pub use gradient::{
@@ -24,6 +25,8 @@ pub use penalty::{
     DiffusionConfig, Discriminator, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
     GradientPenaltyConfig, InputGradientConfig, JacobianConfig, LengthDraw, LossGradient, LossGradientConfig,
     PenaltyConfig, PenaltyContext, PenaltyTerm, ProbeVectors, R1Config, gradient_penalty, r1,
+pub use times::{
+    Curriculum, CurriculumConfig, HeldOutLoss, JitterConfig, LevelJitter, Order, Pace, TimesTechnique,
 };
 pub use weights::{Averaged, EmaDecay};
 

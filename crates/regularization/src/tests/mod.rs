@@ -5,6 +5,7 @@ mod gradient;
 mod noise;
 mod parts;
 mod penalty;
+mod times;
 mod weights;
 
 use heldout_core::{
