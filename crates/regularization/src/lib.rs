@@ -2,6 +2,7 @@
 
 mod band;
 mod draws;
+mod corruption;
 mod gradient;
 mod noise;
 mod tasks;
@@ -13,6 +14,8 @@ pub use gradient::{
     Accumulate, AccumulateConfig, Clip, ClipConfig, GradientNoise, GradientNoiseConfig, GradientTechnique,
     Maml, MamlConfig, MamlOrder, PcGrad, PcGradConfig, Sam, SamConfig, build_gradient,
 };
+pub use corruption::{Ambient, AmbientConfig, MaskedInput};
+pub use gradient::Clip;
 pub use noise::Gaussian;
 pub use tasks::{TaskKind, TasksConfig};
 pub use weights::{

@@ -1,6 +1,7 @@
 //! Laws of every technique, and what each is for.
 
 mod critic;
+mod corruption;
 mod gradient;
 mod noise;
 mod parts;
