@@ -7,6 +7,8 @@ mod nearest;
 mod transformed;
 
 #[cfg(feature = "torch")]
+mod energy;
+#[cfg(feature = "torch")]
 mod memorized;
 #[cfg(feature = "torch")]
 mod oracle;
@@ -16,6 +18,8 @@ pub use error::Error;
 pub use nearest::{MEMORIZED_RATIO, NearestPairs, References};
 pub use transformed::transformed_nearest;
 
+#[cfg(feature = "torch")]
+pub use energy::energy_distance;
 #[cfg(feature = "torch")]
 pub use memorized::{Copies, MemorizedFraction};
 #[cfg(feature = "torch")]

@@ -2,7 +2,7 @@
 
 use crate::{
     Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
-    bootstrap_mean, transformed_nearest,
+    bootstrap_mean, energy_distance, transformed_nearest,
 };
 use heldout_core::{Cond, Denoiser, FeatureSets, Metric, NoiseSchedule, like};
 use heldout_testkit::{Golden, TrigSchedule, check_denoiser, check_metric, close};
@@ -213,4 +213,54 @@ fn the_mixture_denoiser_is_the_best() {
     for other in [&x_start_hat * 1.05, &x_start_hat + 0.05, &x_start_hat + 0.05 * (&x_t * 3.0).sin()] {
         assert!(loss(&other) > best);
     }
+}
+
+/// Against the definition, pair by pair, whatever the chunks; of Gaussians in one dimension it is known.
+#[test]
+fn the_energy_distance_is_its_definition() {
+    tch::manual_seed(10);
+    let (x, y) = (Tensor::randn([40, 1, 4, 4], F32), Tensor::randn([30, 1, 4, 4], F32) * 1.5 + 0.2);
+    let (a, b) = (array(&x), array(&y));
+    let mean = |a: &Array2<f32>, b: &Array2<f32>, pairs: usize| {
+        let pair = |(p, q): (ndarray::ArrayView1<'_, f32>, ndarray::ArrayView1<'_, f32>)| {
+            p.iter().zip(q).map(|(p, q)| (f64::from(*p) - f64::from(*q)).powi(2)).sum::<f64>().sqrt()
+        };
+        let all = a.outer_iter().flat_map(|p| b.outer_iter().map(move |q| (p, q)));
+        all.map(pair).sum::<f64>() / pairs as f64
+    };
+    let wanted = 2.0 * mean(&a, &b, 1200) - mean(&a, &a, 40 * 39) - mean(&b, &b, 30 * 29);
+    let found = energy_distance(&x, &y).unwrap();
+    assert!((found - wanted).abs() < 1e-12, "{found}, by its definition {wanted}");
+    assert!((found - energy_distance(&y, &x).unwrap()).abs() < 1e-12, "symmetric");
+    assert!((crate::energy::in_chunks(&x, &y, 7).unwrap() - found).abs() < 1e-12, "chunks change nothing");
+
+    // E|N(mu, 2)| = 2 / sqrt(pi) exp(-mu^2 / 4) + mu erf(mu / 2): 2 (1.39937 - 1.12838) for mu = 1.
+    let (x, y) = (Tensor::randn([4000, 1], F32), Tensor::randn([4000, 1], F32) + 1.0);
+    let found = energy_distance(&x, &y).unwrap();
+    assert!((found - 0.5420).abs() < 0.05, "{found}");
+}
+
+/// Unbiased: of sets of one distribution its mean is 0, so that some are below.
+#[test]
+fn the_energy_distance_of_one_distribution_is_nothing_on_average() {
+    tch::manual_seed(11);
+    let one = |_| {
+        let set = || Tensor::randn([24, 8], F32);
+        energy_distance(&set(), &set()).unwrap()
+    };
+    let all: Vec<f64> = (0..400).map(one).collect();
+    let mean = all.iter().sum::<f64>() / 400.0;
+    let error = (all.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 399.0 / 400.0).sqrt();
+    assert!(mean.abs() < 3.0 * error && all.iter().any(|d| *d < 0.0), "{mean} +- {error}");
+}
+
+#[test]
+fn the_energy_distance_refuses_what_is_no_set() {
+    let x = Tensor::ones([5, 4], F32);
+    let error = |y: &Tensor| energy_distance(&x, y).unwrap_err().to_string();
+    assert_eq!(error(&Tensor::ones([1, 4], F32)), "y: 1 distinct rows where at least 2 are needed");
+    assert_eq!(error(&Tensor::ones([5, 3], F32)), "y: rows of 3 numbers where 4 are needed");
+    let bad = Tensor::ones([3, 4], F32);
+    let _ = bad.get(1).fill_(f64::NAN);
+    assert_eq!(error(&bad), "y: row 1 has a value that is not finite");
 }
