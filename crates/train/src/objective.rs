@@ -102,7 +102,7 @@ impl Objective for DenoisingObjective {
             let term = penalty.penalty(&view)?;
             terms.push((penalty.name(), term.detach().mean(Kind::Float)));
             terms.extend(penalty.terms());
-            rows = rows + term;
+            rows = &rows + term; // not in place: the view's loss is this tensor
         }
         Ok(Evaluation { loss: rows.mean(Kind::Float), rows: Some(Rows { loss: rows, log_snr }), terms })
     }
