@@ -21,6 +21,7 @@ pub use checkpoint::{
 pub use curve::{Decay, LearningRate};
 pub use early_stopping::EarlyStopping;
 pub use kept_averages::KeptAverages;
+pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
 pub use logger::TrainLogger;
 pub use monitor::MemorizationMonitor;
 pub use objective::DenoisingObjective;

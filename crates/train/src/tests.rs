@@ -1,5 +1,7 @@
 //! Laws of the parts, optimisers against PyTorch, resume to the last bit, damage found.
 
+mod stopping;
+
 use crate::{
     Backprop, Checkpoints, Choice, Decay, DenoisingObjective, Ending, Event, LearningRate, Loaded, NonFinite,
     OptimizerConfig, OptimizerStep, Run, Scores, Sink, TrainLogger, Training, ValidationSets, train,

@@ -74,6 +74,11 @@ impl Losses {
     pub fn mean_held_out(&self) -> f64 {
         self.held_out.iter().sum::<f64>() / self.held_out.len() as f64
     }
+
+    /// `(held_out - train) / held_out` per level: the share of the held-out loss that is missing on training images.
+    pub fn gaps(&self) -> Vec<f64> {
+        self.held_out.iter().zip(&self.train).map(|(held_out, train)| (held_out - train) / held_out).collect()
+    }
 }
 
 impl Validator {
