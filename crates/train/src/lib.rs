@@ -11,6 +11,7 @@ mod objective;
 mod optimizer;
 mod optimizer_step;
 mod record;
+mod stop_step;
 mod training;
 mod validation;
 
@@ -28,6 +29,7 @@ pub use objective::DenoisingObjective;
 pub use optimizer::OptimizerConfig;
 pub use optimizer_step::{NonFinite, OptimizerStep};
 pub use record::{Event, LIVE, Sink};
+pub use stop_step::{Onset, StopPrediction, predict_stop};
 pub use training::{Ending, Run, Training, train};
 pub use validation::{Losses, ValidationSets, Validator, validation_loss};
 
