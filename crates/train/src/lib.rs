@@ -24,7 +24,7 @@ pub use early_stopping::EarlyStopping;
 pub use kept_averages::KeptAverages;
 pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
 pub use logger::TrainLogger;
-pub use monitor::MemorizationMonitor;
+pub use monitor::{Distance, MemorizationMonitor, Quality};
 pub use objective::DenoisingObjective;
 pub use optimizer::OptimizerConfig;
 pub use optimizer_step::{NonFinite, OptimizerStep};

@@ -45,6 +45,17 @@ pub enum Event {
         #[serde(flatten)]
         measurement: Measurement,
     },
+    /// How far samples are from held-out images.
+    Quality {
+        /// The distance, as `energy_distance`.
+        metric: String,
+        /// How many samples were drawn.
+        samples: usize,
+        /// Generated against held-out images; lower is better.
+        value: f64,
+        /// The floor: one half of the held-out images against the other.
+        floor: f64,
+    },
     /// Something a reader should know: a skipped step, an early stop, a damaged checkpoint.
     Note {
         /// In a sentence.
