@@ -1,37 +1,36 @@
 #![doc = include_str!("../README.md")]
 
 mod band;
-mod draws;
 mod corruption;
+mod draws;
 mod gradient;
 mod noise;
-mod tasks;
 mod penalty;
+mod tasks;
 mod times;
 mod weights;
 
+pub use corruption::{Ambient, AmbientConfig, MaskedInput};
 pub use gradient::{
     Accumulate, AccumulateConfig, Clip, ClipConfig, GradientNoise, GradientNoiseConfig, GradientTechnique,
     Maml, MamlConfig, MamlOrder, PcGrad, PcGradConfig, Sam, SamConfig, build_gradient,
 };
-pub use corruption::{Ambient, AmbientConfig, MaskedInput};
-pub use gradient::Clip;
 pub use noise::Gaussian;
-pub use tasks::{TaskKind, TasksConfig};
-pub use weights::{
-    AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,
-    PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
-    WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
-};
 pub use penalty::{
     Adversarial, AdversarialConfig, AdversarialLoss, ConsistencyConfig, CriticLoss, DeepSupervisionConfig,
     DiffusionConfig, Discriminator, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
     GradientPenaltyConfig, InputGradientConfig, JacobianConfig, LengthDraw, LossGradient, LossGradientConfig,
     PenaltyConfig, PenaltyContext, PenaltyTerm, ProbeVectors, R1Config, gradient_penalty, r1,
+};
+pub use tasks::{TaskKind, TasksConfig};
 pub use times::{
     Curriculum, CurriculumConfig, HeldOutLoss, JitterConfig, LevelJitter, Order, Pace, TimesTechnique,
 };
-pub use weights::{Averaged, EmaDecay};
+pub use weights::{
+    AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,
+    PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
+    WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
+};
 
 #[cfg(test)]
 mod tests;

@@ -20,9 +20,8 @@ pub use checkpoint::{
     Checkpoints, Choice, Loaded, Scores, sha256_of_file, write_atomically, write_tensors_atomically,
 };
 pub use curve::{Decay, LearningRate};
-pub use early_stopping::EarlyStopping;
-pub use kept_averages::KeptAverages;
 pub use early_stopping::{EarlyStopping, EarlyStoppingConfig};
+pub use kept_averages::KeptAverages;
 pub use logger::TrainLogger;
 pub use monitor::{Distance, MemorizationMonitor, Quality};
 pub use objective::DenoisingObjective;

@@ -1,7 +1,7 @@
 //! Laws of every technique, and what each is for.
 
-mod critic;
 mod corruption;
+mod critic;
 mod gradient;
 mod noise;
 mod parts;
