@@ -2,18 +2,23 @@
 
 use crate::assemble::{Assembled, Loss, generate, model};
 use crate::evaluate::{Evaluated, evaluate};
+use crate::frozen::frozen;
 use crate::machine::peak_rss_bytes;
 use crate::progress::{Bar, Progress};
 use crate::recipe::Recipe;
+use crate::regularization::held_out_loss;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{Denoiser, Error, Metric, Observer, Params, Persist, Preconditioned, stream};
+use heldout_core::{
+    Backbone, Batch, BatchSource, Clock, Denoiser, Error, Input, Metric, Observer, Params, Persist, Preconditioned,
+    Recorder, Site, stream,
+};
 use heldout_data::{Batches, ImageSet, Split, find};
-use heldout_metrics::{Copies, MemorizedFraction};
-use heldout_regularization::Gaussian;
+use heldout_metrics::{Copies, MemorizedFraction, energy_distance};
+use heldout_regularization::PenaltyContext;
 use heldout_train::{
-    Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, Run,
+    Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, OptimizerConfig, Quality, Run,
     Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
 };
 use std::fs;
@@ -21,7 +26,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor, nn};
+
+/// A critic's optimiser; Gulrajani et al. 2017, section 5.
+const CRITIC: OptimizerConfig = OptimizerConfig::Adam { betas: [0.5, 0.9], eps: 1e-8, weight_decay: 0.0 };
 
 /// Held-out images of a look during training: the floor is known well enough from these.
 const MONITOR_FLOOR_IMAGES: i64 = 256;
@@ -60,7 +68,9 @@ impl<'a> Arm<'a> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
         let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
         let [channels, height, width] = set.shape.map(|n| n as i64);
-        recipe.model.check_images(channels, height, width).map_err(|e| e.within("model"))?;
+        let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
+        recipe.model.check_images(channels + mask, height, width).map_err(|e| e.within("model"))?;
+        recipe.regularization.check_shape([channels, height, width]).map_err(|e| e.within("regularization"))?;
         let classes = recipe.model.classes();
         let found = set.labels.as_ref().map(|labels| labels.iter().max().map_or(0, |last| last + 1));
         if classes > 0 && found.is_none_or(|found| found > classes) {
@@ -108,13 +118,81 @@ impl<'a> Arm<'a> {
         Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
     }
 
+    /// Batches with all that is done to them.
+    fn source(&self) -> Result<Box<dyn BatchSource>> {
+        let source = self.recipe.regularization.source(self.batches()?, self.shape(), self.seed);
+        Ok(source.map_err(|e| e.within("regularization"))?)
+    }
+
+    /// Whether the network takes what the first batch holds.
+    fn check_input(&self, backbone: &dyn Backbone, data: &mut dyn BatchSource) -> Result<()> {
+        let batch = data.batch(Clock { step: 0, total: self.recipe.train.steps })?;
+        let level = Tensor::ones([batch.len()], (Kind::Float, self.device));
+        let input = Input { x: &batch.x_start, noise_level: &level, cond: &batch.cond, train: true };
+        Ok(backbone.check(input).map_err(|e| e.within("model"))?)
+    }
+
+    /// The loss with all its terms; what is trained with the model gets its variables in `vars`.
+    fn objective(
+        &self,
+        vars: &nn::VarStore,
+        model: &Rc<Preconditioned>,
+        loss: Loss,
+    ) -> heldout_core::Result<DenoisingObjective> {
+        let Loss { schedule, times, weighting, mut penalties } = loss;
+        let techniques = &self.recipe.regularization;
+        let images = (self.recipe.validation.images as i64).min(self.held_out.size()[0]);
+        let held_out = self.held_out.narrow(0, 0, images);
+        let batch = self.recipe.train.batch_size;
+        let pace = || {
+            let seed = stream(self.seed, "curriculum", 0, 0);
+            held_out_loss(model.clone(), &held_out, self.recipe.sample.batch_size, seed)
+        };
+        let context = PenaltyContext {
+            params: &Params::of(vars),
+            vars: &vars.root(),
+            shape: self.shape(),
+            seed: self.seed,
+            held_out: Some(&held_out.narrow(0, 0, images.min(batch as i64))),
+            optimizer: &|params| CRITIC.build(params),
+            frozen: &|config| {
+                frozen(config, self.shape(), self.device).map_err(|e| e.downcast().unwrap_or_else(|e| {
+                    Error::config("network", format!("{e:#}"))
+                }))
+            },
+            channels: &|site| self.channels(model, site),
+        };
+        penalties.extend(techniques.penalties(&context)?);
+        Ok(DenoisingObjective {
+            model: model.clone(),
+            times: techniques.times(times, &schedule, pace)?,
+            noise: techniques.noise(&schedule)?,
+            weighting,
+            penalties,
+        })
+    }
+
+    /// Channels of the model's activation at `site`.
+    fn channels(&self, model: &Preconditioned, site: Site) -> heldout_core::Result<i64> {
+        let batch = self.batches().map_err(|e| Error::config("train.batch_size", format!("{e:#}")))?;
+        let Batch { x_start, cond, .. } = { batch }.batch(Clock { step: 0, total: 1 })?;
+        let mut seen = Recorder { wanted: vec![site], seen: Vec::new() };
+        let t = Tensor::full([x_start.size()[0]], 0.5, (Kind::Double, self.device));
+        let scalings = model.parameterization.scalings(&model.schedule.marginal(&t));
+        let _ = tch::no_grad(|| model.raw(&x_start, &scalings, &cond, false, &mut seen));
+        let size = seen.seen.first().map(|(_, h)| h.size()).ok_or_else(|| {
+            Error::config("site", format!("{site:?}: the model has no such place"))
+        })?;
+        Ok(if size.len() == 4 { size[1] } else { size[size.len() - 1] })
+    }
+
     fn observers(
         &self,
         model: &Rc<Preconditioned>,
         sink: &Rc<ArmSink>,
         bar: &Bar,
         folder: &Path,
-    ) -> Vec<Box<dyn Observer>> {
+    ) -> Result<Vec<Box<dyn Observer>>> {
         let recipe = self.recipe;
         let validator = Validator {
             model: model.clone(),
@@ -123,8 +201,11 @@ impl<'a> Arm<'a> {
             sink: sink.clone(),
             latest: None,
         };
-        let validator: Box<dyn Observer> = match recipe.validation.early_stopping_patience {
-            Some(patience) => Box::new(EarlyStopping::new(validator, patience)),
+        let validator: Box<dyn Observer> = match recipe.validation.early_stopping {
+            Some(stopping) => {
+                let stopping = EarlyStopping::new(validator, stopping);
+                Box::new(stopping.map_err(|e| e.within("validation.early_stopping"))?)
+            }
             None => Box::new(validator),
         };
         let metrics: [Box<dyn Metric>; 2] = [Copies::Exact, Copies::Transformed]
@@ -136,6 +217,7 @@ impl<'a> Arm<'a> {
             train: self.train.shallow_clone(),
             held_out: self.held_out.narrow(0, 0, self.held_out.size()[0].min(MONITOR_FLOOR_IMAGES)),
             metrics: metrics.into(),
+            quality: Some(Quality::new("energy_distance", Box::new(energy_distance))),
             sink: sink.clone(),
         };
         let kept = recipe.checkpoint.averages_every;
@@ -147,7 +229,7 @@ impl<'a> Arm<'a> {
             Box::new(Progress::new(bar.clone(), format!("{} seed {}", self.name, self.seed))),
         ];
         observers.extend(kept);
-        observers
+        Ok(observers)
     }
 
     fn monitor_samples(
@@ -184,18 +266,16 @@ impl<'a> Arm<'a> {
         write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
         write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.shape())?.as_bytes())?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
-        let Assembled { vars, model, loss } = model(self.recipe, self.seed, self.device)?;
-        let params = Params::of(&vars);
-        let parameters = params.count();
-        let mut update = self.recipe.regularization.update(&self.recipe.train, params)?;
-        let Loss { schedule, times, weighting, penalties } = loss;
-        let mut objective = DenoisingObjective {
-            model: model.clone(),
-            times,
-            noise: Box::new(Gaussian),
-            weighting,
-            penalties,
-        };
+        let Assembled { vars, model, loss } = model(self.recipe, self.shape(), self.seed, self.device)?;
+        let schedule = loss.schedule.clone();
+        let mut data = self.source()?;
+        self.check_input(model.backbone.as_ref(), data.as_mut())?;
+        let parameters = Params::of(&vars).count();
+        let mut objective = self.objective(&vars, &model, loss).map_err(|e| e.within("regularization"))?;
+        let techniques = &self.recipe.regularization;
+        let mut update = techniques
+            .update(&self.recipe.train, Params::of(&vars))
+            .map_err(|e| e.within("regularization"))?;
         let kept = &self.recipe.checkpoint;
         let fingerprint = self.recipe.fingerprint(self.seed);
         let mut checkpoints =
@@ -203,10 +283,9 @@ impl<'a> Arm<'a> {
         let loaded = checkpoints.newest()?;
         let from = loaded.as_ref().map_or(0, |l| l.step);
         let sink = Rc::new(ArmSink::open(run, self.name, self.seed, from)?);
-        let mut observers = self.observers(&model, &sink, bar, &folder);
-        let mut data = self.batches()?;
+        let mut observers = self.observers(&model, &sink, bar, &folder)?;
         let mut training = Training {
-            data: &mut data,
+            data: data.as_mut(),
             objective: &mut objective,
             update: update.as_mut(),
             observers: &mut observers,

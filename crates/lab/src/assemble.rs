@@ -5,6 +5,7 @@ use heldout_core::{
     Cond, Denoiser, DenoisingPenalty, Error, NoiseSchedule, Preconditioned, Result, Scaled, TimeSampler,
     Weighting, stream,
 };
+use heldout_regularization::{MaskedInput, NullClass};
 use heldout_samplers::{Clamped, SeededNoise};
 use heldout_schedules::{LearnedUncertainty, TimesConfig, VarianceBound};
 use std::rc::Rc;
@@ -65,11 +66,17 @@ impl Loss {
     }
 }
 
-/// The model of a recipe, a function of the seed.
-pub(crate) fn model(recipe: &Recipe, seed: u64, device: Device) -> Result<Assembled> {
+/// The model of a recipe for images of `shape`, a function of the seed.
+pub(crate) fn model(recipe: &Recipe, shape: [i64; 3], seed: u64, device: Device) -> Result<Assembled> {
     tch::manual_seed(stream(seed, "initial weights", 0, 0) as i64);
     let vars = nn::VarStore::new(device);
-    let backbone = recipe.model.build(&vars.root()).map_err(|e| e.within("model"))?;
+    let mut backbone = recipe.model.build(&vars.root()).map_err(|e| e.within("model"))?;
+    if let Some(null) = recipe.regularization.null_class().filter(|_| recipe.model.classes() > 0) {
+        backbone = Box::new(NullClass { inner: backbone, null });
+    }
+    if let Some(config) = &recipe.regularization.corruption {
+        backbone = Box::new(MaskedInput::new(backbone, config, [shape[1], shape[2]], device)?);
+    }
     let loss = Loss::new(recipe, &vars.root())?;
     let model = Preconditioned {
         backbone,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod advise;
 mod arm;
 mod assemble;
 mod describe;
@@ -7,6 +8,7 @@ mod dirs;
 mod evaluate;
 mod export;
 mod forward;
+mod frozen;
 mod machine;
 mod progress;
 mod recipe;
@@ -17,8 +19,10 @@ mod result;
 mod run;
 mod sample;
 mod sink;
+mod stop_step;
 mod weights_choice;
 
+pub use advise::advise;
 pub use describe::{DescribeRequest, Description, describe};
 pub use dirs::{find_fragment, find_recipe, fragments, project_root, recipes};
 pub use export::{ExportRequest, export};
@@ -30,6 +34,7 @@ pub use report::write as write_report;
 pub use result::{ArmResult, FinalSamples, LevelGap, RunResult};
 pub use run::{Outcome, Request, check, free_folder, resumed, run};
 pub use sample::{SampleRequest, sample};
+pub use stop_step::{pilots, stop_step};
 pub use weights_choice::WeightsChoice;
 
 #[cfg(test)]

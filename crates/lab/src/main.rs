@@ -1,19 +1,23 @@
 //! The command line of Heldout.
 
+mod args;
+
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use args::{Cli, Command, Experiment, RunOptions, Sample, Train};
+use clap::{CommandFactory, Parser};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study,
-    WeightsChoice, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder,
-    project_root, recipes, resumed, run, sample, write_report,
+    advise, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder,
+    pilots, project_root, recipes, resumed, run, sample, stop_step, write_report,
 };
+use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,245 +31,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[allow(unsafe_code, reason = "jemalloc reads its settings from a symbol of this name")]
 #[unsafe(export_name = "malloc_conf")]
 pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
-
-/// Trains diffusion models and measures, while they train, whether they generalise or copy.
-#[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run a study: every arm of a recipe with every seed, then a report
-    ///
-    /// Trains, validates on held-out images, watches for copies, and ends with a table, a verdict and report.html in the
-    /// run folder. Ctrl-C saves the state; --resume goes on with it. Exit status: 0 done, 1 a file or the training failed,
-    /// 2 a setting cannot be honoured, 130 interrupted.
-    Experiment(Experiment),
-    /// Train one model: the base of a recipe, without its arms, on your own images if you name them
-    ///
-    /// For images of another shape than the recipe's, set the model's channels too, as in
-    /// --set model.in_channels=3 --set model.out_channels=3.
-    Train(Train),
-    /// Sample images from a trained model, as PNG files and a grid
-    ///
-    /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
-    /// images leaves the first ones as they were.
-    Sample(Sample),
-    /// Run a model once on given tensors, to check it
-    ///
-    /// Reads a folder of diffusers or of ours, a safetensors file in the names of diffusers, the original DiT or ADM, or a
-    /// model of the hub by its name. The precision is that of `sample`. The output file holds `sample` and, with
-    /// --gradients, `grad.sample` and `grad.PARAMETER` of its mean square.
-    Forward(Forward),
-    /// Say what a model is and what it costs: parameters, multiply-adds, memory, receptive field
-    ///
-    /// MODEL is a preset, a model folder or file, a config.json, or the folder of a trained arm. Nothing is allocated for
-    /// presets. Presets: dit-s-2 to dit-xl-8, ddpm-cifar10, sd-1.5-unet, sd-2.1-unet, sdxl-unet and others; `heldout
-    /// describe list` prints them.
-    Describe(Describe),
-    /// Write a model as a folder that diffusers opens
-    ///
-    /// MODEL is the folder of a trained arm or one of its checkpoints, or a model in any layout that `forward` reads.
-    /// What diffusers has no class for keeps a class of ours.
-    Export(Export),
-    /// Make report.html again from the files of a run
-    ///
-    /// The report is a function of the files: recipe.toml, run.json, metrics.jsonl, result.json and the arms' final samples.
-    /// A run that is not finished is shown as far as it got.
-    Report {
-        /// The run folder
-        run: PathBuf,
-    },
-    /// Say what a data set holds: count, shape, classes, duplicates
-    Dataset {
-        /// A shipped or fetched name, or a path: IDX file, or folder of PNG and JPEG files
-        path: String,
-    },
-    /// Print a completion script for your shell
-    Completions {
-        /// bash, zsh, fish, elvish or powershell
-        shell: clap_complete::Shell,
-    },
-}
-
-#[derive(Debug, Args)]
-struct RunOptions {
-    /// Add a technique, or any fragment of a recipe (see experiment --list), to the base; may be given several times
-    #[arg(long = "with", value_name = "NAME_OR_PATH")]
-    fragments: Vec<String>,
-    /// Set a key of the recipe, as in train.steps=500 or arms.small.data.split.n_train=32; wins over the arms
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// Seed of a run; may be given several times; replaces the recipe's
-    #[arg(long = "seed", value_name = "N")]
-    seeds: Vec<u64>,
-    /// Folder of the run; runs/RECIPE by default, numbered if it is taken
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Go on with a run that was cut, to the last bit as if it had not been
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["fragments", "sets", "seeds", "out"])]
-    resume: Option<PathBuf>,
-    /// cpu, or cuda; by default cuda where libtorch finds it
-    #[arg(long, value_parser = device)]
-    device: Option<Device>,
-}
-
-#[derive(Debug, Args)]
-struct Experiment {
-    /// A recipe that ships (see --list), or a path to a TOML file
-    #[arg(default_value = "quickstart")]
-    recipe: String,
-    #[command(flatten)]
-    options: RunOptions,
-    /// List the recipes and the techniques that ship
-    #[arg(long)]
-    list: bool,
-    /// Parse the recipe, build every object, run one step of every arm, and keep nothing
-    #[arg(long, conflicts_with = "resume")]
-    check: bool,
-}
-
-#[derive(Debug, Args)]
-struct Train {
-    /// A recipe that ships, or a path to a TOML file
-    #[arg(default_value = "quickstart")]
-    recipe: String,
-    /// A shipped or fetched data set, or a path to an IDX file or a folder of images
-    #[arg(long, value_name = "NAME_OR_PATH")]
-    data: Option<String>,
-    #[command(flatten)]
-    options: RunOptions,
-}
-
-#[derive(Debug, Args)]
-struct Sample {
-    /// Folder of an arm, as runs/quickstart/arms/small-seed0, or one of its checkpoints
-    model: PathBuf,
-    /// How many images
-    #[arg(long, default_value_t = 64)]
-    n: usize,
-    /// Where they go
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Image i is a function of this seed and of i
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Another sampler or grid than the recipe's, as sample.sampler={kind="unipc",order=2}
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// Sampling steps; the recipe's by default
-    #[arg(long)]
-    steps: Option<usize>,
-    #[command(flatten)]
-    weights: Weights,
-    /// cpu, or cuda; by default cuda where libtorch finds it
-    #[arg(long, value_parser = device)]
-    device: Option<Device>,
-}
-
-#[derive(Debug, Args)]
-struct Weights {
-    /// Take the best checkpoint by this score, not the newest: generalization is the held-out loss, quality the distance of
-    /// samples to held-out images
-    #[arg(long, value_name = "SCORE")]
-    best: Option<String>,
-    /// Take these weights, not those that were evaluated: live, or the name of an average
-    #[arg(long = "weights", value_name = "NAME")]
-    name: Option<String>,
-    /// Make the power-function average of this relative width, as 0.12, from those that the run kept
-    #[arg(long, value_name = "SIGMA_REL")]
-    width: Option<f64>,
-}
-
-impl Weights {
-    fn choice(self) -> WeightsChoice {
-        WeightsChoice { best: self.best, name: self.name, width: self.width }
-    }
-}
-
-#[derive(Debug, Args)]
-struct Layout {
-    /// Which of several precisions of a folder, as fp16
-    #[arg(long)]
-    variant: Option<String>,
-    /// Channels of an attention head, for layouts whose shapes do not tell (ADM: 64 if not given)
-    #[arg(long, value_name = "N")]
-    head_channels: Option<i64>,
-}
-
-#[derive(Debug, Args)]
-struct Forward {
-    /// A model folder or safetensors file, or OWNER/NAME on the hub
-    model: String,
-    /// A safetensors file: sample, timestep, and class_labels, encoder_hidden_states, .. where the model takes them
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
-    /// Where the output goes, as safetensors
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
-    /// Gradients of the output's mean square too
-    #[arg(long)]
-    gradients: bool,
-    #[command(flatten)]
-    layout: Layout,
-    /// cpu, or cuda; by default cuda where libtorch finds it
-    #[arg(long, value_parser = device)]
-    device: Option<Device>,
-}
-
-#[derive(Debug, Args)]
-struct Describe {
-    /// A preset, a model folder or file, a config.json, or the folder of a trained arm
-    model: String,
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-    /// Side of the images; that of the configuration by default
-    #[arg(long, value_name = "N")]
-    size: Option<i64>,
-    /// Tokens of a context
-    #[arg(long, value_name = "N", default_value_t = 77)]
-    tokens: i64,
-    /// Images of a training step
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    batch_size: u64,
-    /// Measure the effective receptive field: of a preset, at initialisation, for which it is built in memory
-    #[arg(long, overrides_with = "no_receptive_field")]
-    receptive_field: bool,
-    /// Do not measure it
-    #[arg(long)]
-    no_receptive_field: bool,
-    /// Channels of an attention head, for layouts whose shapes do not tell
-    #[arg(long, value_name = "N")]
-    head_channels: Option<i64>,
-}
-
-#[derive(Debug, Args)]
-struct Export {
-    /// Folder of an arm or one of its checkpoints; or a model folder or file, or OWNER/NAME on the hub
-    model: String,
-    /// Where the folder goes
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    #[command(flatten)]
-    weights: Weights,
-    #[command(flatten)]
-    layout: Layout,
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "cpu" => Ok(Device::Cpu),
-        "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),
-        "cuda" => {
-            Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned())
-        }
-        _ => Err("is neither cpu nor cuda".to_owned()),
-    }
-}
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
@@ -296,10 +61,29 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
             println!("{}: {} arms build and run", study.name, study.arms.len());
         }
-        Command::Experiment(Experiment { recipe, options, .. }) => return start(&recipe, options, false),
+        Command::Experiment(Experiment { recipe, options, .. }) => {
+            return start(&recipe, options, Ok, |_, _| Ok(()));
+        }
         Command::Train(Train { recipe, data, mut options }) => {
             options.sets.extend(data.map(|d| format!("data.name={:?}", absolute(&d))));
-            return start(&recipe, options, true);
+            return start(&recipe, options, Study::without_arms, |_, _| Ok(()));
+        }
+        Command::StopStep(s) => {
+            let change = |study: Study| pilots(&study, &s.pilots, s.patience);
+            return start(&s.recipe, s.options, change, |study, folder| {
+                print_stop(&stop_step(study, folder)?);
+                Ok(())
+            });
+        }
+        Command::Advise(a) => {
+            let advice = advise(&a.data, a.model.as_deref())?;
+            match a.out {
+                Some(out) => {
+                    write_atomically(&out, advice.as_bytes())?;
+                    println!("{}", out.display());
+                }
+                None => print!("{advice}"),
+            }
         }
         Command::Sample(s) => {
             let device = s.device.unwrap_or_else(Device::cuda_if_available);
@@ -374,7 +158,13 @@ fn read(recipe: &str, fragments: &[String], mut sets: Vec<String>, seeds: &[u64]
     Study::read_with(&find_recipe(recipe)?, &fragments, &sets)
 }
 
-fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
+/// Runs a recipe, or what `change` makes of it, and then `finish` on the run folder.
+fn start(
+    recipe: &str,
+    options: RunOptions,
+    change: impl FnOnce(Study) -> Result<Study>,
+    finish: impl FnOnce(&Study, &Path) -> Result<()>,
+) -> Result<ExitCode> {
     let RunOptions { fragments, sets, seeds, out, resume, device } = options;
     let interrupt = Arc::new(AtomicBool::new(false));
     for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
@@ -385,7 +175,7 @@ fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
         Some(folder) => (resumed(folder)?, folder.clone()),
         None => {
             let study = read(recipe, &fragments, sets, &seeds)?;
-            let study = if single { study.without_arms()? } else { study };
+            let study = change(study)?;
             let folder = out.unwrap_or_else(|| free_folder(&study.name));
             (study, folder)
         }
@@ -401,6 +191,7 @@ fn start(recipe: &str, options: RunOptions, single: bool) -> Result<ExitCode> {
     match run(&request)? {
         Outcome::Done(result) => {
             print_result(&result);
+            finish(&study, &folder)?;
             println!("{}", folder.join("report.html").display());
             Ok(ExitCode::SUCCESS)
         }
@@ -457,4 +248,15 @@ fn print_result(result: &RunResult) {
         gaps.add_row([a.name.clone(), a.seed.to_string()].into_iter().chain(cells));
     }
     println!("{gaps}\n\n{}", result.verdict);
+}
+
+fn print_stop(p: &StopPrediction) {
+    println!(
+        "A run on {} images begins to memorise after about {:.0} steps (95 %: {:.0} to {:.0}), {:.1} steps an image.",
+        p.n, p.step, p.lower, p.upper, p.steps_by_image
+    );
+    let error = p.exponent_error.map_or(String::new(), |e| format!(" +- {e:.2}"));
+    println!("The onset grew with the number of images to the power {:.2}{error}; the prediction takes 1.", p.exponent);
+    p.warning.iter().for_each(|warning| println!("warning: {warning}"));
+    println!("Stop there with --set train.stop_after={:.0}", p.step);
 }

@@ -6,7 +6,7 @@ use heldout_core::{Error, NoiseSchedule, Parameterization};
 use heldout_data::SplitConfig;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
-use heldout_train::{LearningRate, NonFinite, OptimizerConfig};
+use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -102,9 +102,9 @@ pub struct ValidationConfig {
     pub images: usize,
     /// Noise levels, `ln(alpha^2 / sigma^2)`, at least 8.
     pub log_snr: Vec<f64>,
-    /// Stop after this many validations without a lower held-out loss; never if absent.
+    /// When to stop before the last step; never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub early_stopping_patience: Option<u64>,
+    pub early_stopping: Option<EarlyStoppingConfig>,
 }
 
 /// Watching for copies.
@@ -169,8 +169,8 @@ impl Recipe {
         self.train.learning_rate.check().map_err(|e| e.within("train.learning_rate"))?;
         positive("validation.every", self.validation.every)?;
         positive("validation.images", self.validation.images as u64)?;
-        if self.validation.early_stopping_patience == Some(0) {
-            return Err(Error::config("validation.early_stopping_patience", "0: at least 1 is needed"));
+        if let Some(stopping) = &self.validation.early_stopping {
+            stopping.check().map_err(|e| e.within("validation.early_stopping"))?;
         }
         let levels = &self.validation.log_snr;
         if levels.len() < 8 || levels.iter().any(|l| !l.is_finite()) {
@@ -193,7 +193,7 @@ impl Recipe {
         for steps in [self.sample.steps, self.monitor.sampling_steps] {
             self.sample.grid.times(&loss.schedule, steps).map_err(|e| e.within("sample.grid"))?;
         }
-        self.regularization.check(self).map_err(|e| e.within("regularization"))?;
+        self.regularization.check(self, &loss.schedule).map_err(|e| e.within("regularization"))?;
         positive("checkpoint.averages_every", self.checkpoint.averages_every.unwrap_or(1))?;
         positive("checkpoint.every", self.checkpoint.every)?;
         positive("checkpoint.keep", self.checkpoint.keep as u64)
@@ -217,10 +217,13 @@ impl Recipe {
     fn check_conditions(&self) -> heldout_core::Result<()> {
         let example = self.model.example(1, None, 1)?;
         let transformer = matches!(self.model, ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_));
+        let has_null = self.regularization.null_class();
         match example.conditions.first() {
+            Some((name, _)) if *name == "class_labels" && has_null == Some(self.model.classes() - 1) => Ok(()),
             Some((name, _)) if !transformer => {
                 let reason = format!(
-                    "needs {name}, which recipes do not give: leave it out, or use a dit, which has a null class"
+                    "needs {name}, which recipes do not give: leave it out, use a dit, which has a null class, or drop labels to the last class with \
+                     regularization.augment label_dropout"
                 );
                 Err(Error::config("model", reason))
             }
@@ -278,15 +281,16 @@ impl Study {
     }
 
     /// The study without its arms: one model of the base recipe.
-    pub fn without_arms(mut self) -> Result<Self> {
+    pub fn without_arms(self) -> Result<Self> {
+        self.with_arms(std::iter::once(("base".to_owned(), String::new())))
+    }
+
+    /// The base with other arms: names, and what each changes, as TOML.
+    pub(crate) fn with_arms(self, arms: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let mut table: Table = toml::from_str(&self.resolved)?;
-        table.remove("arms");
-        table.insert(
-            "arms".to_owned(),
-            Value::Table(Table::from_iter([("base".to_owned(), Value::Table(Table::new()))])),
-        );
-        self = Self::from_table(table)?;
-        Ok(self)
+        let arms = arms.map(|(name, change)| Ok((name, Value::Table(toml::from_str(&change)?))));
+        table.insert("arms".to_owned(), Value::Table(arms.collect::<Result<_>>()?));
+        Self::from_table(table)
     }
 
     fn from_table(table: Table) -> Result<Self> {

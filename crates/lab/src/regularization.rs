@@ -1,34 +1,154 @@
 //! The techniques of a recipe, and how they are put together.
 
 use crate::recipe::{Recipe, TrainConfig};
-use heldout_core::{Curve, Params, Result, Update};
-use heldout_regularization::{
-    GradientTechnique, SwaConfig, SwaRate, WeightsTechnique, build_gradient, build_update,
+use heldout_core::{
+    BatchSource, Curve, Denoiser, DenoisingPenalty, Error, NoiseSchedule, NoiseSource, Params, Result,
+    TimeSampler, Update,
 };
-use heldout_train::{Backprop, OptimizerStep};
+use heldout_regularization::{
+    Ambient, AmbientConfig, AugmentTechnique, Augmented, Gaussian, GradientTechnique, HeldOutLoss,
+    NoiseTechnique, PenaltyConfig, PenaltyContext, PenaltyTerm, SwaConfig, SwaRate, TimesTechnique,
+    WeightsTechnique, build_gradient, build_update,
+};
+use heldout_schedules::Prediction;
+use heldout_train::{Backprop, OptimizerStep, ValidationSets, validation_loss};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+use tch::Tensor;
 
 /// Techniques by the value that they change; in each list the first is the innermost, or acts first.
+///
+/// In a step: `corruption` and `augment` make the batch, `times` and `noise` its training points, `penalty` adds to the
+/// loss, `gradient` makes the gradient of it, and `weights` follows the optimiser.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegularizationConfig {
+    /// Pixels that nobody sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corruption: Option<AmbientConfig>,
+    /// On the inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<AugmentTechnique>,
+    /// On the draws of the noise level, around `objective.times`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<TimesTechnique>,
+    /// On the noise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noise: Vec<NoiseTechnique>,
+    /// Terms of the loss.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub penalty: Vec<PenaltyConfig>,
     /// On the gradient.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gradient: Vec<GradientTechnique>,
     /// On the weights after the step, or for evaluation.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightsTechnique>,
 }
 
+/// The place of a technique in its list.
+fn at(list: &str, i: usize) -> impl FnOnce(Error) -> Error {
+    let field = format!("{list}[{i}]");
+    move |e| e.within(&field)
+}
+
 impl RegularizationConfig {
-    /// Which field cannot be honoured.
-    pub(crate) fn check(&self, recipe: &Recipe) -> Result<()> {
+    /// Which field cannot be honoured, as far as the recipe alone can tell.
+    pub(crate) fn check(&self, recipe: &Recipe, schedule: &Rc<dyn NoiseSchedule>) -> Result<()> {
         let rows = recipe.train.batch_size;
+        self.check_corruption(recipe)?;
+        for (i, times) in self.times.iter().enumerate() {
+            times.check(schedule.as_ref()).map_err(at("times", i))?;
+        }
+        self.noise(schedule)?;
+        for (i, penalty) in self.penalty.iter().enumerate() {
+            penalty.check().map_err(at("penalty", i))?;
+        }
         build_gradient(&self.gradient, Box::new(Backprop), rows)?;
-        let weights = self.weights.iter().enumerate();
-        weights
-            .into_iter()
-            .try_for_each(|(i, w)| w.check(rows).map_err(|e| e.within(&format!("weights[{i}]"))))
+        let mut weights = self.weights.iter().enumerate();
+        weights.try_for_each(|(i, technique)| technique.check(rows).map_err(at("weights", i)))
+    }
+
+    fn check_corruption(&self, recipe: &Recipe) -> Result<()> {
+        let Some(corruption) = &self.corruption else { return Ok(()) };
+        corruption.check().map_err(|e| e.within("corruption"))?;
+        if recipe.objective.prediction != Prediction::XStart {
+            let reason = "needs objective.prediction = \"x_start\": what is not seen must not be in the estimate";
+            return Err(Error::config("corruption", reason));
+        }
+        let compares = |p: &PenaltyConfig| {
+            let term = &p.term;
+            matches!(
+                term,
+                PenaltyTerm::DeepSupervision(_) | PenaltyTerm::FeatureAlignment(_) | PenaltyTerm::Adversarial(_)
+            )
+        };
+        if let Some(i) = self.penalty.iter().position(compares) {
+            let reason = "compares with pixels that nobody knows: leave it out, or the corruption";
+            return Err(Error::config(format!("penalty[{i}].term.kind"), reason));
+        }
+        Ok(())
+    }
+
+    /// Which field does not fit images of `shape`.
+    pub(crate) fn check_shape(&self, shape: [i64; 3]) -> Result<()> {
+        let mut augment = self.augment.iter().enumerate();
+        augment.try_for_each(|(i, technique)| technique.check(shape).map_err(at("augment", i)))
+    }
+
+    /// Class that stands for none, where labels are dropped on the way to the network.
+    pub(crate) fn null_class(&self) -> Option<i64> {
+        self.augment.iter().find_map(|technique| match technique {
+            AugmentTechnique::LabelDropout(dropout) => Some(dropout.null),
+            _ => None,
+        })
+    }
+
+    /// Batches as the objective sees them.
+    pub(crate) fn source(
+        &self,
+        clean: impl BatchSource + 'static,
+        shape: [i64; 3],
+        seed: u64,
+    ) -> Result<Box<dyn BatchSource>> {
+        let inner: Box<dyn BatchSource> = match self.corruption {
+            Some(config) => Box::new(Ambient::new(clean, config)?),
+            None => Box::new(clean),
+        };
+        if self.augment.is_empty() {
+            return Ok(inner);
+        }
+        let augments = self.augment.iter().enumerate();
+        let augments = augments.map(|(i, a)| a.build(shape).map_err(at("augment", i)));
+        Ok(Box::new(Augmented { inner, augments: augments.collect::<Result<_>>()?, seed, rank: 0 }))
+    }
+
+    /// Draws of the noise level; `held_out` is what a curriculum may be paced by.
+    pub(crate) fn times(
+        &self,
+        plain: Box<dyn TimeSampler>,
+        schedule: &Rc<dyn NoiseSchedule>,
+        held_out: impl Fn() -> HeldOutLoss,
+    ) -> Result<Box<dyn TimeSampler>> {
+        let mut techniques = self.times.iter().enumerate();
+        techniques.try_fold(plain, |inner, (i, technique)| {
+            technique.wrap(inner, schedule, Some(held_out())).map_err(at("times", i))
+        })
+    }
+
+    /// Draws of the noise.
+    pub(crate) fn noise(&self, schedule: &Rc<dyn NoiseSchedule>) -> Result<Box<dyn NoiseSource>> {
+        let plain: Box<dyn NoiseSource> = Box::new(Gaussian);
+        let mut techniques = self.noise.iter().enumerate();
+        techniques.try_fold(plain, |inner, (i, technique)| {
+            technique.check().and_then(|()| technique.wrap(inner, schedule)).map_err(at("noise", i))
+        })
+    }
+
+    /// Terms of the loss.
+    pub(crate) fn penalties(&self, context: &PenaltyContext<'_>) -> Result<Vec<DenoisingPenalty>> {
+        let penalties = self.penalty.iter().enumerate();
+        penalties.map(|(i, penalty)| penalty.build(context).map_err(at("penalty", i))).collect()
     }
 
     /// What moves the weights: the gradient with all that is listed around it, the optimiser, and all that is around that.
@@ -52,4 +172,25 @@ impl RegularizationConfig {
             None => Box::new(inner),
         }
     }
+}
+
+/// Mean held-out loss of `model` at given noise levels, for a curriculum: with the weights as they are.
+pub(crate) fn held_out_loss(
+    model: Rc<dyn Denoiser>,
+    images: &Tensor,
+    batch: usize,
+    seed: u64,
+) -> HeldOutLoss {
+    let images = images.shallow_clone();
+    HeldOutLoss(Box::new(move |log_snr| {
+        let sets = ValidationSets {
+            train: images.shallow_clone(),
+            held_out: images.shallow_clone(),
+            log_snr: log_snr.to_vec(),
+            batch: batch as i64,
+            seed,
+        };
+        let losses = validation_loss(model.as_ref(), &images, &sets);
+        losses.iter().sum::<f64>() / losses.len().max(1) as f64
+    }))
 }

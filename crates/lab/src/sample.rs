@@ -47,10 +47,10 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let mut recipe = recipe_of(&arm, sets)?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     recipe.check()?;
-    let Assembled { vars, model, mut loss } = model(&recipe, 0, device)?;
+    let shape = image_shape(&arm, &recipe)?;
+    let Assembled { vars, model, mut loss } = model(&recipe, shape, 0, device)?;
     let mut loaded = weights.restore(&arm, path, &recipe, &vars)?;
     loss.times.load_state(loaded.state.unnest("objective").unnest("times"))?; // the pace of a dynamic schedule
-    let shape = image_shape(&arm, &recipe)?;
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = || -> Result<()> {
@@ -67,7 +67,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
 }
 
 /// The recipe of an arm, with `sets` applied.
-fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
+pub(crate) fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
     let path = arm.join("arm.toml");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let mut table: toml::Table =

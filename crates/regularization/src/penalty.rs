@@ -86,17 +86,17 @@ pub struct PenaltyContext<'a> {
     pub held_out: Option<&'a Tensor>,
     /// Makes a critic's optimiser.
     pub optimizer: &'a dyn Fn(&Params) -> Result<Box<dyn Optimizer>>,
-    /// The network whose features are to be followed.
-    pub frozen: Option<&'a FrozenFeatures>,
+    /// Opens the network whose features are to be followed.
+    pub frozen: &'a dyn Fn(&FeatureAlignmentConfig) -> Result<FrozenFeatures>,
     /// Channels of the model's activation at a site.
     pub channels: &'a dyn Fn(Site) -> Result<i64>,
 }
 
 impl fmt::Debug for PenaltyContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shape, seed, held_out, frozen, .. } = self;
+        let Self { shape, seed, held_out, .. } = self;
         let mut f = f.debug_struct("PenaltyContext");
-        f.field("shape", shape).field("seed", seed).field("held_out", held_out).field("frozen", frozen);
+        f.field("shape", shape).field("seed", seed).field("held_out", held_out);
         f.finish_non_exhaustive()
     }
 }
@@ -144,8 +144,7 @@ impl PenaltyTerm {
             Self::Consistency(c) => Box::new(*c),
             Self::DeepSupervision(c) => Box::new(*c),
             Self::FeatureAlignment(c) => {
-                let none = || Error::config("kind", "feature_alignment needs a frozen network: name one");
-                let frozen = context.frozen.ok_or_else(none)?.clone();
+                let frozen = (context.frozen)(c)?;
                 let channels = (context.channels)(c.site)?;
                 tch::manual_seed(stream(context.seed, "projection", 0, 0) as i64);
                 Box::new(c.build(&(context.vars / "feature_alignment"), channels, frozen)?)

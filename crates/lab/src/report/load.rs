@@ -61,7 +61,7 @@ pub(crate) fn load(run: &Path) -> Result<Loaded> {
     let info: RunInfo = read_json(&info_path)?;
     let recipe_path = run.join("recipe.toml");
     let recipe = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
-    let records = of_weights_that_count(read_records(&run.join("metrics.jsonl"))?);
+    let records = counted_records(run)?;
     let result_path = run.join("result.json");
     let result = result_path.is_file().then(|| read_json(&result_path)).transpose()?;
     let mut order: Vec<(String, u64)> = Vec::new();
@@ -74,8 +74,9 @@ pub(crate) fn load(run: &Path) -> Result<Loaded> {
     Ok(Loaded { info, recipe, records, result, arms })
 }
 
-/// Of several validations at one step the last is of the weights that count.
-fn of_weights_that_count(mut records: Vec<Record>) -> Vec<Record> {
+/// The records of a run; of several validations at one step the last, which is of the weights that count.
+pub(crate) fn counted_records(run: &Path) -> Result<Vec<Record>> {
+    let mut records = read_records(&run.join("metrics.jsonl"))?;
     let validates = |r: &Record| matches!(r.event, Event::Validation { .. });
     let place = |r: &Record| (r.arm.clone(), r.seed, r.step);
     let last: HashMap<_, usize> =
@@ -85,7 +86,7 @@ fn of_weights_that_count(mut records: Vec<Record>) -> Vec<Record> {
         number += 1;
         !validates(r) || last.get(&place(r)) == Some(&(number - 1))
     });
-    records
+    Ok(records)
 }
 
 fn load_arm(run: &Path, name: String, seed: u64) -> Result<LoadedArm> {

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, nn};
 /// with which the mean of the projected tokens is compared. The finer of two grids is averaged down to the coarser.
 ///
 /// Law: -1 where the projection is the features times a positive number; no gradient goes to the frozen network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureAlignmentConfig {
     /// Where the activation is taken, as `"mid"` or `{ block = 3 }`.
@@ -22,6 +22,11 @@ pub struct FeatureAlignmentConfig {
     /// Width of the two hidden layers of the projection.
     #[serde(default = "hidden")]
     pub hidden: i64,
+    /// The frozen network, as whoever builds the penalty finds it by name.
+    pub network: String,
+    /// Where its features are taken; its output if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_site: Option<Site>,
 }
 
 fn hidden() -> i64 {

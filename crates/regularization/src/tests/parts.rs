@@ -61,7 +61,7 @@ pub(super) fn with_context<T>(
         seed: 1,
         held_out: Some(&held_out),
         optimizer: &Momentum::build,
-        frozen: Some(&frozen),
+        frozen: &|_| Ok(frozen.clone()),
         channels: &|_| Ok(4),
     })
 }

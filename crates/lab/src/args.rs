@@ -1,0 +1,283 @@
+//! Arguments of the command line.
+
+use clap::{Args, Parser, Subcommand};
+use heldout_lab::WeightsChoice;
+use std::path::PathBuf;
+use tch::Device;
+
+/// Trains diffusion models and measures, while they train, whether they generalise or copy.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a study: every arm of a recipe with every seed, then a report
+    ///
+    /// Trains, validates on held-out images, watches for copies, and ends with a table, a verdict and report.html in the
+    /// run folder. Ctrl-C saves the state; --resume goes on with it. Exit status: 0 done, 1 a file or the training failed,
+    /// 2 a setting cannot be honoured, 130 interrupted.
+    Experiment(Experiment),
+    /// Train one model: the base of a recipe, without its arms, on your own images if you name them
+    ///
+    /// For images of another shape than the recipe's, set the model's channels too, as in
+    /// --set model.in_channels=3 --set model.out_channels=3.
+    Train(Train),
+    /// Say after how many steps a long run would begin to memorise, from short ones on parts of its training images
+    ///
+    /// The onset grows in proportion to the number of training images. Trains the base of a recipe on an eighth and a quarter
+    /// of them until the held-out loss rises, and ends with the step at which the whole run should stop, its 95 % interval
+    /// and stop.json in the run folder. Several seeds make the interval narrow.
+    StopStep(StopStep),
+    /// Propose a recipe for a data set, and say why
+    ///
+    /// Reads the number of images, their shape, duplicates and labels, and the parameters of the model. Prints a recipe whose
+    /// comments are the reasons; --out writes it.
+    Advise(Advise),
+    /// Sample images from a trained model, as PNG files and a grid
+    ///
+    /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
+    /// images leaves the first ones as they were.
+    Sample(Sample),
+    /// Run a model once on given tensors, to check it
+    ///
+    /// Reads a folder of diffusers or of ours, a safetensors file in the names of diffusers, the original DiT or ADM, or a
+    /// model of the hub by its name. The precision is that of `sample`. The output file holds `sample` and, with
+    /// --gradients, `grad.sample` and `grad.PARAMETER` of its mean square.
+    Forward(Forward),
+    /// Say what a model is and what it costs: parameters, multiply-adds, memory, receptive field
+    ///
+    /// MODEL is a preset, a model folder or file, a config.json, or the folder of a trained arm. Nothing is allocated for
+    /// presets. Presets: dit-s-2 to dit-xl-8, ddpm-cifar10, sd-1.5-unet, sd-2.1-unet, sdxl-unet and others; `heldout
+    /// describe list` prints them.
+    Describe(Describe),
+    /// Write a model as a folder that diffusers opens
+    ///
+    /// MODEL is the folder of a trained arm or one of its checkpoints, or a model in any layout that `forward` reads.
+    /// What diffusers has no class for keeps a class of ours.
+    Export(Export),
+    /// Make report.html again from the files of a run
+    ///
+    /// The report is a function of the files: recipe.toml, run.json, metrics.jsonl, result.json and the arms' final samples.
+    /// A run that is not finished is shown as far as it got.
+    Report {
+        /// The run folder
+        run: PathBuf,
+    },
+    /// Say what a data set holds: count, shape, classes, duplicates
+    Dataset {
+        /// A shipped or fetched name, or a path: IDX file, or folder of PNG and JPEG files
+        path: String,
+    },
+    /// Print a completion script for your shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Add a technique, or any fragment of a recipe (see experiment --list), to the base; may be given several times
+    #[arg(long = "with", value_name = "NAME_OR_PATH")]
+    pub(crate) fragments: Vec<String>,
+    /// Set a key of the recipe, as in train.steps=500 or arms.small.data.split.n_train=32; wins over the arms
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Seed of a run; may be given several times; replaces the recipe's
+    #[arg(long = "seed", value_name = "N")]
+    pub(crate) seeds: Vec<u64>,
+    /// Folder of the run; runs/RECIPE by default, numbered if it is taken
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with a run that was cut, to the last bit as if it had not been
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["fragments", "sets", "seeds", "out"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Experiment {
+    /// A recipe that ships (see --list), or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    pub(crate) recipe: String,
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+    /// List the recipes and the techniques that ship
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Parse the recipe, build every object, run one step of every arm, and keep nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// A recipe that ships, or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    pub(crate) recipe: String,
+    /// A shipped or fetched data set, or a path to an IDX file or a folder of images
+    #[arg(long, value_name = "NAME_OR_PATH")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopStep {
+    /// A recipe that ships, or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    pub(crate) recipe: String,
+    /// Into how many parts the training images fall, of which a pilot sees one
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "8,4")]
+    pub(crate) pilots: Vec<usize>,
+    /// Validations without a lower held-out loss that end a pilot
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) patience: u64,
+    #[command(flatten)]
+    pub(crate) options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Advise {
+    /// A shipped or fetched data set, or a path to an IDX file or a folder of images
+    pub(crate) data: String,
+    /// A preset or a config.json to train; a small UNet for the images' size by default
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Where the recipe goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sample {
+    /// Folder of an arm, as runs/quickstart/arms/small-seed0, or one of its checkpoints
+    pub(crate) model: PathBuf,
+    /// How many images
+    #[arg(long, default_value_t = 64)]
+    pub(crate) n: usize,
+    /// Where they go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Image i is a function of this seed and of i
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Another sampler or grid than the recipe's, as sample.sampler={kind="unipc",order=2}
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Sampling steps; the recipe's by default
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    #[command(flatten)]
+    pub(crate) weights: Weights,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Weights {
+    /// Take the best checkpoint by this score, not the newest: generalization is the held-out loss, quality the distance of
+    /// samples to held-out images
+    #[arg(long, value_name = "SCORE")]
+    pub(crate) best: Option<String>,
+    /// Take these weights, not those that were evaluated: live, or the name of an average
+    #[arg(long = "weights", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Make the power-function average of this relative width, as 0.12, from those that the run kept
+    #[arg(long, value_name = "SIGMA_REL")]
+    pub(crate) width: Option<f64>,
+}
+
+impl Weights {
+    pub(crate) fn choice(self) -> WeightsChoice {
+        WeightsChoice { best: self.best, name: self.name, width: self.width }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Layout {
+    /// Which of several precisions of a folder, as fp16
+    #[arg(long)]
+    pub(crate) variant: Option<String>,
+    /// Channels of an attention head, for layouts whose shapes do not tell (ADM: 64 if not given)
+    #[arg(long, value_name = "N")]
+    pub(crate) head_channels: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forward {
+    /// A model folder or safetensors file, or OWNER/NAME on the hub
+    pub(crate) model: String,
+    /// A safetensors file: sample, timestep, and class_labels, encoder_hidden_states, .. where the model takes them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Where the output goes, as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Gradients of the output's mean square too
+    #[arg(long)]
+    pub(crate) gradients: bool,
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// A preset, a model folder or file, a config.json, or the folder of a trained arm
+    pub(crate) model: String,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Side of the images; that of the configuration by default
+    #[arg(long, value_name = "N")]
+    pub(crate) size: Option<i64>,
+    /// Tokens of a context
+    #[arg(long, value_name = "N", default_value_t = 77)]
+    pub(crate) tokens: i64,
+    /// Images of a training step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch_size: u64,
+    /// Measure the effective receptive field: of a preset, at initialisation, for which it is built in memory
+    #[arg(long, overrides_with = "no_receptive_field")]
+    pub(crate) receptive_field: bool,
+    /// Do not measure it
+    #[arg(long)]
+    pub(crate) no_receptive_field: bool,
+    /// Channels of an attention head, for layouts whose shapes do not tell
+    #[arg(long, value_name = "N")]
+    pub(crate) head_channels: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Folder of an arm or one of its checkpoints; or a model folder or file, or OWNER/NAME on the hub
+    pub(crate) model: String,
+    /// Where the folder goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) weights: Weights,
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),
+        "cuda" => {
+            Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned())
+        }
+        _ => Err("is neither cpu nor cuda".to_owned()),
+    }
+}

@@ -1,0 +1,71 @@
+//! Frozen networks whose features a model follows.
+
+use crate::assemble::{Assembled, model};
+use crate::sample::{arm_folder, recipe_of};
+use crate::weights_choice::WeightsChoice;
+use anyhow::{Result, anyhow};
+use heldout_core::{Cond, Error, Preconditioned, Recorder, Site, like};
+use heldout_regularization::{FeatureAlignmentConfig, FrozenFeatures};
+use std::path::Path;
+use tch::{CModule, Device, Kind, Tensor, nn};
+
+/// How much noise a denoiser is told of clean images: it has seen none with less.
+const TIME: f64 = 0.05;
+
+/// A TorchScript file, which answers images `[B, C, H, W]` in `[-1, 1]` with features; or an arm that was trained here, its
+/// evaluated weights and the activation at `network_site`.
+pub(crate) fn frozen(config: &FeatureAlignmentConfig, shape: [i64; 3], device: Device) -> Result<FrozenFeatures> {
+    let path = Path::new(&config.network);
+    let function: Box<dyn Fn(&Tensor) -> Tensor> = if path.is_file() {
+        script(path, device)?
+    } else {
+        let network = Teacher::open(path, shape, device)?;
+        let site = config.network_site;
+        Box::new(move |x| network.features(x, site))
+    };
+    let example = Tensor::zeros([1, shape[0], shape[1], shape[2]], (Kind::Float, device));
+    let features = tch::no_grad(|| function(&example));
+    let size = features.size();
+    let width = match size[..] {
+        [_, width] | [_, _, width] | [_, width, _, _] => width,
+        _ => {
+            let reason = format!("{}: features {size:?} are neither [B, D], [B, N, D] nor [B, D, h, w]", path.display());
+            return Err(anyhow!(Error::config("network", reason)));
+        }
+    };
+    Ok(FrozenFeatures::new(width, function))
+}
+
+fn script(path: &Path, device: Device) -> Result<Box<dyn Fn(&Tensor) -> Tensor>> {
+    let module = CModule::load_on_device(path, device)
+        .map_err(|_| Error::file(path, "is no TorchScript file: make one with torch.jit.trace(model, images).save(..)"))?;
+    Ok(Box::new(move |x| x.apply(&module)))
+}
+
+/// A model that was trained here.
+struct Teacher {
+    model: std::rc::Rc<Preconditioned>,
+    _vars: nn::VarStore,
+}
+
+impl Teacher {
+    fn open(path: &Path, shape: [i64; 3], device: Device) -> Result<Self> {
+        let arm = arm_folder(path).map_err(|e| anyhow!(Error::config("network", format!("{e:#}"))))?;
+        let recipe = recipe_of(&arm, &[])?;
+        recipe.model.check_images(shape[0], shape[1], shape[2]).map_err(|e| e.within("network"))?;
+        let Assembled { mut vars, model, .. } = model(&recipe, shape, 0, device)?;
+        WeightsChoice::default().restore(&arm, path, &recipe, &vars)?;
+        vars.freeze();
+        Ok(Self { model, _vars: vars })
+    }
+
+    fn features(&self, x: &Tensor, site: Option<Site>) -> Tensor {
+        let t = Tensor::full([x.size()[0]], TIME, (Kind::Double, x.device()));
+        let marginal = self.model.schedule.marginal(&t);
+        let scalings = self.model.parameterization.scalings(&marginal);
+        let x_t = like(&marginal.alpha, x) * x;
+        let mut seen = Recorder { wanted: site.into_iter().collect(), seen: Vec::new() };
+        let raw = self.model.raw(&x_t, &scalings, &Cond::default(), false, &mut seen);
+        seen.seen.pop().map_or(raw, |(_, h)| h)
+    }
+}
