@@ -31,6 +31,13 @@ pub use weights::{
     PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
     WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
 };
+pub use gradient::Clip;
+pub use noise::{
+    Gaussian, InputPerturbation, InputPerturbationConfig, MultiResolutionNoise, MultiResolutionNoiseConfig,
+    NoiseTechnique, OffsetNoise, OffsetNoiseConfig, OptimalAssignment, OptimalAssignmentConfig,
+    ScheduleJitter, ScheduleJitterConfig,
+};
+pub use weights::{Averaged, EmaDecay};
 
 #[cfg(test)]
 mod tests;
