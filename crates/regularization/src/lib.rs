@@ -3,6 +3,7 @@
 mod band;
 mod corruption;
 mod draws;
+mod augment;
 mod gradient;
 mod noise;
 mod penalty;
@@ -30,6 +31,10 @@ pub use weights::{
     AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,
     PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, WeightNormalization,
     WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
+pub use augment::{
+    AdditiveNoise, AugmentTechnique, Augmented, ColorJitter, Crop, Cutout, Erasing, Fill, Flip, GaussianBlur,
+    Interpolation, LabelDropout, Mixup, NonLeaky, Padding, Rotation, adjust_brightness, adjust_contrast,
+    adjust_hue, adjust_saturation, affine, crop, erase, flip, gaussian_blur, rotate,
 };
 pub use gradient::Clip;
 pub use noise::{

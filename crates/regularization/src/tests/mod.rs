@@ -7,6 +7,10 @@ mod noise;
 mod parts;
 mod penalty;
 mod times;
+mod augment;
+mod gradient;
+mod noise;
+mod non_leaky;
 mod weights;
 
 use heldout_core::{
