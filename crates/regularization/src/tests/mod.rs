@@ -108,7 +108,7 @@ fn fragments(list: &str) -> Vec<(String, Vec<Value>)> {
     let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let techniques = files.filter_map(|path| {
         let text: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-        let techniques = text["regularization"].get(list)?.as_array()?.clone();
+        let techniques = text.get("regularization")?.get(list)?.as_array()?.clone();
         let values = techniques.into_iter().map(|t| serde_json::to_value(t).unwrap());
         Some((path.display().to_string(), values.collect()))
     });
