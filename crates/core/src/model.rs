@@ -129,6 +129,16 @@ pub trait Backbone: Debug {
     }
 }
 
+impl<B: Backbone + ?Sized> Backbone for Box<B> {
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        (**self).forward(input, probe)
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        (**self).check(input)
+    }
+}
+
 /// `E[x_start | x_t]`, whatever the network predicts: all that a sampler, a penalty or a metric sees of a model.
 ///
 /// Law: no row sees another row.

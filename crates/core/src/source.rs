@@ -12,6 +12,12 @@ pub trait BatchSource: Debug {
     fn batch(&mut self, clock: Clock) -> Result<Batch>;
 }
 
+impl<S: BatchSource + ?Sized> BatchSource for Box<S> {
+    fn batch(&mut self, clock: Clock) -> Result<Batch> {
+        (**self).batch(clock)
+    }
+}
+
 /// Times and importance weights, both `[B]`, f64.
 #[derive(Debug)]
 pub struct Times {

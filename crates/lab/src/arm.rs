@@ -1,35 +1,28 @@
 //! One arm with one seed: data, training, evaluation.
 
-use crate::assemble::{Assembled, Loss, generate, model};
+use crate::assemble::generate;
 use crate::evaluate::{Evaluated, evaluate};
-use crate::frozen::frozen;
 use crate::machine::peak_rss_bytes;
+use crate::parts::Parts;
 use crate::progress::{Bar, Progress};
 use crate::recipe::Recipe;
-use crate::regularization::held_out_loss;
+use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{
-    Backbone, Batch, BatchSource, Clock, Denoiser, Error, Input, Metric, Observer, Params, Persist, Preconditioned,
-    Recorder, Site, stream,
-};
+use heldout_core::{Denoiser, Error, Metric, Observer, Persist, Preconditioned, stream};
 use heldout_data::{Batches, ImageSet, Split, find};
 use heldout_metrics::{Copies, MemorizedFraction, energy_distance};
-use heldout_regularization::PenaltyContext;
 use heldout_train::{
-    Checkpoints, DenoisingObjective, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, OptimizerConfig, Quality, Run,
-    Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
+    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, Quality, Run, Sink,
+    TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
 };
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-use tch::{Device, Kind, Tensor, nn};
-
-/// A critic's optimiser; Gulrajani et al. 2017, section 5.
-const CRITIC: OptimizerConfig = OptimizerConfig::Adam { betas: [0.5, 0.9], eps: 1e-8, weight_decay: 0.0 };
+use tch::{Device, Tensor};
 
 /// Held-out images of a look during training: the floor is known well enough from these.
 const MONITOR_FLOOR_IMAGES: i64 = 256;
@@ -70,7 +63,10 @@ impl<'a> Arm<'a> {
         let [channels, height, width] = set.shape.map(|n| n as i64);
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
         recipe.model.check_images(channels + mask, height, width).map_err(|e| e.within("model"))?;
-        recipe.regularization.check_shape([channels, height, width]).map_err(|e| e.within("regularization"))?;
+        recipe
+            .regularization
+            .check_shape([channels, height, width])
+            .map_err(|e| e.within("regularization"))?;
         let classes = recipe.model.classes();
         let found = set.labels.as_ref().map(|labels| labels.iter().max().map_or(0, |last| last + 1));
         if classes > 0 && found.is_none_or(|found| found > classes) {
@@ -93,6 +89,15 @@ impl<'a> Arm<'a> {
         Ok(arm)
     }
 
+    /// Puts together what a recipe alone cannot be checked for: techniques that look at the network or at files.
+    pub(crate) fn check(&self) -> Result<()> {
+        let RegularizationConfig { corruption, augment, penalty, .. } = &self.recipe.regularization;
+        if corruption.is_some() || !augment.is_empty() || !penalty.is_empty() {
+            self.parts()?;
+        }
+        Ok(())
+    }
+
     /// `[C, H, W]` of the images.
     pub(crate) fn shape(&self) -> [i64; 3] {
         self.set.shape.map(|n| n as i64)
@@ -111,79 +116,11 @@ impl<'a> Arm<'a> {
         )
     }
 
-    fn batches(&self) -> Result<Batches> {
+    pub(crate) fn batches(&self) -> Result<Batches> {
         let (set, indices) = (self.set.clone(), self.split.train.clone());
         let size = self.recipe.train.batch_size;
         let seed = stream(self.seed, "data", 0, 0);
         Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
-    }
-
-    /// Batches with all that is done to them.
-    fn source(&self) -> Result<Box<dyn BatchSource>> {
-        let source = self.recipe.regularization.source(self.batches()?, self.shape(), self.seed);
-        Ok(source.map_err(|e| e.within("regularization"))?)
-    }
-
-    /// Whether the network takes what the first batch holds.
-    fn check_input(&self, backbone: &dyn Backbone, data: &mut dyn BatchSource) -> Result<()> {
-        let batch = data.batch(Clock { step: 0, total: self.recipe.train.steps })?;
-        let level = Tensor::ones([batch.len()], (Kind::Float, self.device));
-        let input = Input { x: &batch.x_start, noise_level: &level, cond: &batch.cond, train: true };
-        Ok(backbone.check(input).map_err(|e| e.within("model"))?)
-    }
-
-    /// The loss with all its terms; what is trained with the model gets its variables in `vars`.
-    fn objective(
-        &self,
-        vars: &nn::VarStore,
-        model: &Rc<Preconditioned>,
-        loss: Loss,
-    ) -> heldout_core::Result<DenoisingObjective> {
-        let Loss { schedule, times, weighting, mut penalties } = loss;
-        let techniques = &self.recipe.regularization;
-        let images = (self.recipe.validation.images as i64).min(self.held_out.size()[0]);
-        let held_out = self.held_out.narrow(0, 0, images);
-        let batch = self.recipe.train.batch_size;
-        let pace = || {
-            let seed = stream(self.seed, "curriculum", 0, 0);
-            held_out_loss(model.clone(), &held_out, self.recipe.sample.batch_size, seed)
-        };
-        let context = PenaltyContext {
-            params: &Params::of(vars),
-            vars: &vars.root(),
-            shape: self.shape(),
-            seed: self.seed,
-            held_out: Some(&held_out.narrow(0, 0, images.min(batch as i64))),
-            optimizer: &|params| CRITIC.build(params),
-            frozen: &|config| {
-                frozen(config, self.shape(), self.device).map_err(|e| e.downcast().unwrap_or_else(|e| {
-                    Error::config("network", format!("{e:#}"))
-                }))
-            },
-            channels: &|site| self.channels(model, site),
-        };
-        penalties.extend(techniques.penalties(&context)?);
-        Ok(DenoisingObjective {
-            model: model.clone(),
-            times: techniques.times(times, &schedule, pace)?,
-            noise: techniques.noise(&schedule)?,
-            weighting,
-            penalties,
-        })
-    }
-
-    /// Channels of the model's activation at `site`.
-    fn channels(&self, model: &Preconditioned, site: Site) -> heldout_core::Result<i64> {
-        let batch = self.batches().map_err(|e| Error::config("train.batch_size", format!("{e:#}")))?;
-        let Batch { x_start, cond, .. } = { batch }.batch(Clock { step: 0, total: 1 })?;
-        let mut seen = Recorder { wanted: vec![site], seen: Vec::new() };
-        let t = Tensor::full([x_start.size()[0]], 0.5, (Kind::Double, self.device));
-        let scalings = model.parameterization.scalings(&model.schedule.marginal(&t));
-        let _ = tch::no_grad(|| model.raw(&x_start, &scalings, &cond, false, &mut seen));
-        let size = seen.seen.first().map(|(_, h)| h.size()).ok_or_else(|| {
-            Error::config("site", format!("{site:?}: the model has no such place"))
-        })?;
-        Ok(if size.len() == 4 { size[1] } else { size[size.len() - 1] })
     }
 
     fn observers(
@@ -266,16 +203,7 @@ impl<'a> Arm<'a> {
         write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
         write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.shape())?.as_bytes())?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
-        let Assembled { vars, model, loss } = model(self.recipe, self.shape(), self.seed, self.device)?;
-        let schedule = loss.schedule.clone();
-        let mut data = self.source()?;
-        self.check_input(model.backbone.as_ref(), data.as_mut())?;
-        let parameters = Params::of(&vars).count();
-        let mut objective = self.objective(&vars, &model, loss).map_err(|e| e.within("regularization"))?;
-        let techniques = &self.recipe.regularization;
-        let mut update = techniques
-            .update(&self.recipe.train, Params::of(&vars))
-            .map_err(|e| e.within("regularization"))?;
+        let Parts { model, schedule, parameters, mut data, mut objective, mut update } = self.parts()?;
         let kept = &self.recipe.checkpoint;
         let fingerprint = self.recipe.fingerprint(self.seed);
         let mut checkpoints =

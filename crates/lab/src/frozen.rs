@@ -14,7 +14,11 @@ const TIME: f64 = 0.05;
 
 /// A TorchScript file, which answers images `[B, C, H, W]` in `[-1, 1]` with features; or an arm that was trained here, its
 /// evaluated weights and the activation at `network_site`.
-pub(crate) fn frozen(config: &FeatureAlignmentConfig, shape: [i64; 3], device: Device) -> Result<FrozenFeatures> {
+pub(crate) fn frozen(
+    config: &FeatureAlignmentConfig,
+    shape: [i64; 3],
+    device: Device,
+) -> Result<FrozenFeatures> {
     let path = Path::new(&config.network);
     let function: Box<dyn Fn(&Tensor) -> Tensor> = if path.is_file() {
         script(path, device)?
@@ -29,7 +33,10 @@ pub(crate) fn frozen(config: &FeatureAlignmentConfig, shape: [i64; 3], device: D
     let width = match size[..] {
         [_, width] | [_, _, width] | [_, width, _, _] => width,
         _ => {
-            let reason = format!("{}: features {size:?} are neither [B, D], [B, N, D] nor [B, D, h, w]", path.display());
+            let reason = format!(
+                "{}: features {size:?} are neither [B, D], [B, N, D] nor [B, D, h, w]",
+                path.display()
+            );
             return Err(anyhow!(Error::config("network", reason)));
         }
     };
@@ -37,8 +44,9 @@ pub(crate) fn frozen(config: &FeatureAlignmentConfig, shape: [i64; 3], device: D
 }
 
 fn script(path: &Path, device: Device) -> Result<Box<dyn Fn(&Tensor) -> Tensor>> {
-    let module = CModule::load_on_device(path, device)
-        .map_err(|_| Error::file(path, "is no TorchScript file: make one with torch.jit.trace(model, images).save(..)"))?;
+    let module = CModule::load_on_device(path, device).map_err(|_| {
+        Error::file(path, "is no TorchScript file: make one with torch.jit.trace(model, images).save(..)")
+    })?;
     Ok(Box::new(move |x| x.apply(&module)))
 }
 

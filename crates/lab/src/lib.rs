@@ -10,6 +10,7 @@ mod export;
 mod forward;
 mod frozen;
 mod machine;
+mod parts;
 mod progress;
 mod recipe;
 mod record;

@@ -10,14 +10,14 @@ use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study,
-    advise, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder,
-    pilots, project_root, recipes, resumed, run, sample, stop_step, write_report,
+    advise, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
+    project_root, recipes, resumed, run, sample, stop_step, write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -256,7 +256,10 @@ fn print_stop(p: &StopPrediction) {
         p.n, p.step, p.lower, p.upper, p.steps_by_image
     );
     let error = p.exponent_error.map_or(String::new(), |e| format!(" +- {e:.2}"));
-    println!("The onset grew with the number of images to the power {:.2}{error}; the prediction takes 1.", p.exponent);
+    println!(
+        "The onset grew with the number of images to the power {:.2}{error}; the prediction takes 1.",
+        p.exponent
+    );
     p.warning.iter().for_each(|warning| println!("warning: {warning}"));
     println!("Stop there with --set train.stop_after={:.0}", p.step);
 }

@@ -219,7 +219,9 @@ impl Recipe {
         let transformer = matches!(self.model, ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_));
         let has_null = self.regularization.null_class();
         match example.conditions.first() {
-            Some((name, _)) if *name == "class_labels" && has_null == Some(self.model.classes() - 1) => Ok(()),
+            Some((name, _)) if *name == "class_labels" && has_null == Some(self.model.classes() - 1) => {
+                Ok(())
+            }
             Some((name, _)) if !transformer => {
                 let reason = format!(
                     "needs {name}, which recipes do not give: leave it out, use a dit, which has a null class, or drop labels to the last class with \
@@ -278,6 +280,11 @@ impl Study {
         }
         apply_all(&mut table, sets)?;
         Self::from_table(table)
+    }
+
+    /// A study from the text of a recipe.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        Self::from_table(toml::from_str(text)?)
     }
 
     /// The study without its arms: one model of the base recipe.

@@ -73,14 +73,17 @@ impl RegularizationConfig {
         let Some(corruption) = &self.corruption else { return Ok(()) };
         corruption.check().map_err(|e| e.within("corruption"))?;
         if recipe.objective.prediction != Prediction::XStart {
-            let reason = "needs objective.prediction = \"x_start\": what is not seen must not be in the estimate";
+            let reason =
+                "needs objective.prediction = \"x_start\": what is not seen must not be in the estimate";
             return Err(Error::config("corruption", reason));
         }
         let compares = |p: &PenaltyConfig| {
             let term = &p.term;
             matches!(
                 term,
-                PenaltyTerm::DeepSupervision(_) | PenaltyTerm::FeatureAlignment(_) | PenaltyTerm::Adversarial(_)
+                PenaltyTerm::DeepSupervision(_)
+                    | PenaltyTerm::FeatureAlignment(_)
+                    | PenaltyTerm::Adversarial(_)
             )
         };
         if let Some(i) = self.penalty.iter().position(compares) {

@@ -7,8 +7,8 @@ mod view;
 
 use anyhow::{Context, Result};
 use heldout_train::write_atomically;
-use minijinja::{Environment, value::Serde};
 pub(crate) use load::counted_records;
+use minijinja::{Environment, value::Serde};
 use std::path::{Path, PathBuf};
 
 /// Makes `report.html` in the run folder anew; a run that is not finished is shown as far as it got.

@@ -47,7 +47,11 @@ pub fn run(request: &Request<'_>) -> Result<Outcome> {
     let Request { study, folder, .. } = request;
     let root = project_root().join("datasets");
     let open = |(name, recipe): &'_ (String, Recipe), seed: u64| -> Result<String> {
-        Ok(Arm::open(name, seed, recipe, &root, request.device)?.data_line())
+        let arm = Arm::open(name, seed, recipe, &root, request.device)?;
+        if !request.resume {
+            arm.check()?;
+        }
+        Ok(arm.data_line())
     };
     // Everything that can be wrong with the data is found before a folder is made.
     let mut data = study.arms.iter().map(|arm| open(arm, study.seeds[0])).collect::<Result<Vec<_>>>()?;

@@ -50,7 +50,11 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let shape = image_shape(&arm, &recipe)?;
     let Assembled { vars, model, mut loss } = model(&recipe, shape, 0, device)?;
     let mut loaded = weights.restore(&arm, path, &recipe, &vars)?;
-    loss.times.load_state(loaded.state.unnest("objective").unnest("times"))?; // the pace of a dynamic schedule
+    let mut times = loaded.state.unnest("objective").unnest("times"); // the pace of a dynamic schedule
+    for _ in &recipe.regularization.times {
+        times = times.unnest("inner");
+    }
+    loss.times.load_state(times)?;
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = || -> Result<()> {

@@ -145,10 +145,9 @@ fn scalars(event: &Event) -> Vec<(String, f64)> {
             (format!("memorization/{metric}"), measurement.model.value),
             (format!("memorization/{metric}_floor"), measurement.floor.value),
         ],
-        Event::Quality { metric, value, floor, .. } => vec![
-            (format!("quality/{metric}"), *value),
-            (format!("quality/{metric}_floor"), *floor),
-        ],
+        Event::Quality { metric, value, floor, .. } => {
+            vec![(format!("quality/{metric}"), *value), (format!("quality/{metric}_floor"), *floor)]
+        }
         Event::Note { .. } => Vec::new(),
     }
 }

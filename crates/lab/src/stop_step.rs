@@ -19,7 +19,8 @@ pub fn pilots(study: &Study, divisors: &[usize], patience: u64) -> Result<Study>
     let base = study.clone().without_arms()?;
     let n = base.arms[0].1.data.split.n_train;
     if divisors.len() < 2 || divisors.iter().any(|d| *d < 2 || n / d == 0) {
-        let reason = format!("{divisors:?}: two at least, each above 1 and no more than the {n} training images");
+        let reason =
+            format!("{divisors:?}: two at least, each above 1 and no more than the {n} training images");
         return Err(anyhow!(Error::config("--pilots", reason)));
     }
     let arms: Vec<(String, usize)> = divisors.iter().map(|d| (pilot(*d), n / d)).collect();
@@ -41,7 +42,8 @@ pub fn stop_step(study: &Study, folder: &Path) -> Result<StopPrediction> {
         }
     }
     let prediction = predict_stop(&onsets, recipe.data.split.n_train as u64)?;
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "onsets": onsets, "prediction": prediction }))?;
+    let text =
+        serde_json::to_string_pretty(&serde_json::json!({ "onsets": onsets, "prediction": prediction }))?;
     write_atomically(&folder.join("stop.json"), (text + "\n").as_bytes())?;
     Ok(prediction)
 }

@@ -2,6 +2,8 @@
 
 #[path = "binary/models.rs"]
 mod models;
+#[path = "binary/techniques.rs"]
+mod techniques;
 
 use serde_json::Value;
 use std::fs;
@@ -221,9 +223,14 @@ fn the_same_command_gives_the_same_bytes() {
 /// averaged weights, optimiser state, and what was reported.
 #[test]
 fn a_run_that_was_killed_goes_on_to_the_last_bit() {
-    let place = Place::new();
-    place.succeed(&["experiment", "tiny.toml", "--out", "whole"]);
-    let mut args = vec!["experiment", "tiny.toml", "--out", "cut"];
+    survives_kills(&Place::new(), &["experiment"], &["few-seed0", "many-seed0"]);
+}
+
+#[track_caller]
+fn survives_kills(place: &Place, command: &[&str], arms: &[&str]) {
+    let of = |out| [command, &["tiny.toml", "--out", out]].concat();
+    place.succeed(&of("whole"));
+    let mut args = of("cut");
     // Other moments at every run of the test: a failure at any of them is a failure.
     let mut random = u64::from(std::process::id());
     let mut draw = |n: u64| {
@@ -244,7 +251,7 @@ fn a_run_that_was_killed_goes_on_to_the_last_bit() {
     }
     assert!(kills > 0);
     place.succeed(&args);
-    for arm in ["few-seed0", "many-seed0"] {
+    for arm in arms {
         assert!(
             last_checkpoint(&place.path("whole"), arm) == last_checkpoint(&place.path("cut"), arm),
             "{arm}"
@@ -258,7 +265,11 @@ fn a_run_that_was_killed_goes_on_to_the_last_bit() {
 fn a_run_that_was_cut_in_its_evaluation_goes_on_to_the_last_bit() {
     let place = Place::new();
     let run = place.path("run");
-    let stop = ["validation.early_stopping_patience=1", "validation.every=1", "train.learning_rate.peak=1.0"];
+    let stop = [
+        "validation.early_stopping={kind=\"held_out_loss\",patience=1}",
+        "validation.every=1",
+        "train.learning_rate.peak=1.0",
+    ];
     for settings in [&[][..], &stop[..]] {
         let args = ["train", "tiny.toml", "--out", "run"].into_iter();
         place.succeed(&args.chain(settings.iter().flat_map(|s| ["--set", *s])).collect::<Vec<_>>());

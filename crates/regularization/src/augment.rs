@@ -27,7 +27,7 @@ pub use crop::{Crop, crop};
 pub use cutout::Cutout;
 pub use erasing::{Erasing, Fill, erase};
 pub use flip::{Flip, flip};
-pub use label_dropout::LabelDropout;
+pub use label_dropout::{LabelDropout, NullClass};
 pub use mixup::Mixup;
 pub use non_leaky::NonLeaky;
 pub use rotation::Rotation;

@@ -1,9 +1,9 @@
 //! Examples whose class is not told.
 
 use super::pick::{check_probability, only, picked};
-use heldout_core::{Augment, Batch, Clock, Curve, CurveConfig, Error, Result};
+use heldout_core::{Augment, Backbone, Batch, Clock, Cond, Curve, CurveConfig, Error, Input, Probe, Result};
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// Puts `null` in the place of class ids `[B]`, and zeros in that of vectors `[B, D]`; Ho and Salimans 2022, Algorithm 1.
 ///
@@ -39,5 +39,36 @@ impl Augment for LabelDropout {
             only(&picked(&label, probability), &label.full_like(none), &label)
         });
         batch
+    }
+}
+
+/// A network with a class that stands for none, which it is told where a class is not given: in sampling and validation.
+#[derive(Debug)]
+pub struct NullClass<B> {
+    /// The network.
+    pub inner: B,
+    /// Id of the class that stands for none.
+    pub null: i64,
+}
+
+impl<B> NullClass<B> {
+    fn told(&self, input: Input<'_>) -> Option<Cond> {
+        let absent = input.cond.label.is_none();
+        absent.then(|| {
+            let label = Tensor::full([input.x.size()[0]], self.null, (Kind::Int64, input.x.device()));
+            Cond { label: Some(label), ..input.cond.shallow_clone() }
+        })
+    }
+}
+
+impl<B: Backbone> Backbone for NullClass<B> {
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        let told = self.told(input);
+        self.inner.forward(Input { cond: told.as_ref().unwrap_or(input.cond), ..input }, probe)
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        let told = self.told(input);
+        self.inner.check(Input { cond: told.as_ref().unwrap_or(input.cond), ..input })
     }
 }

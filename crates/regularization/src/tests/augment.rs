@@ -1,4 +1,4 @@
-use super::{fragments, images};
+use super::images;
 use crate::{
     AugmentTechnique, Augmented, Fill, Interpolation, Padding, adjust_brightness, adjust_contrast,
     adjust_hue, adjust_saturation, affine, crop, erase, flip, gaussian_blur, rotate,
@@ -314,14 +314,4 @@ fn what_does_not_fit_names_the_field() {
     fails(json!({"kind": "non_leaky", "rotation": -1.0}), 1, "rotation");
     fails(json!({"kind": "rotation", "degrees": 181.0}), 1, "degrees");
     assert!(from_value::<AugmentTechnique>(json!({"kind": "flip", "diagonal": true})).is_err());
-}
-
-#[test]
-fn fragments_can_be_honoured() {
-    for (file, list) in fragments("augment") {
-        for text in list {
-            let technique: AugmentTechnique = from_value(text).unwrap_or_else(|e| panic!("{file}: {e}"));
-            technique.check([3, 16, 16]).unwrap_or_else(|e| panic!("{file}: {e}"));
-        }
-    }
 }

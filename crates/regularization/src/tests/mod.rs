@@ -1,16 +1,14 @@
 //! Laws of every technique, and what each is for.
 
+mod augment;
 mod corruption;
 mod critic;
 mod gradient;
 mod noise;
+mod non_leaky;
 mod parts;
 mod penalty;
 mod times;
-mod augment;
-mod gradient;
-mod noise;
-mod non_leaky;
 mod weights;
 
 use heldout_core::{
@@ -18,8 +16,6 @@ use heldout_core::{
     Result, Rows, Update,
 };
 use heldout_testkit::{Blobs, Mlp, SquaredError, TrigSchedule, VPrediction};
-use serde_json::Value;
-use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
 
 #[derive(Debug)]
@@ -100,17 +96,4 @@ fn images(channels: i64) -> Batch {
     tch::manual_seed(3);
     let x = Tensor::rand([6, channels, 8, 8], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
     Batch::new(x, Cond::of_labels(Tensor::from_slice(&[0i64, 1, 2, 0, 1, 2])))
-}
-
-/// The techniques of `list` in every file of `recipes/`, by file.
-fn fragments(list: &str) -> Vec<(String, Vec<Value>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
-    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let techniques = files.filter_map(|path| {
-        let text: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-        let techniques = text.get("regularization")?.get(list)?.as_array()?.clone();
-        let values = techniques.into_iter().map(|t| serde_json::to_value(t).unwrap());
-        Some((path.display().to_string(), values.collect()))
-    });
-    techniques.collect()
 }

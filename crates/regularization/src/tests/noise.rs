@@ -1,4 +1,3 @@
-use super::fragments;
 use crate::noise::cheapest;
 use crate::{
     Gaussian, InputPerturbation, InputPerturbationConfig, MultiResolutionNoise, MultiResolutionNoiseConfig,
@@ -227,16 +226,4 @@ fn what_cannot_be_honoured_names_the_field() {
     let flow: Rc<dyn NoiseSchedule> = Rc::new(Flow);
     let message = jitter.wrap(Box::new(Gaussian), &flow).unwrap_err().to_string();
     assert!(message.starts_with("schedule_jitter: ") && message.contains("variance-preserving"), "{message}");
-}
-
-#[test]
-fn fragments_can_be_honoured() {
-    let found = fragments("noise");
-    assert!(found.len() >= 5);
-    for (file, list) in found {
-        for text in list {
-            let technique: NoiseTechnique = from_value(text).unwrap_or_else(|e| panic!("{file}: {e}"));
-            technique.check().unwrap_or_else(|e| panic!("{file}: {e}"));
-        }
-    }
 }

@@ -342,7 +342,10 @@ fn what_a_penalty_cannot_be_names_the_field() {
     fails(of(json!({"kind": "jacobian", "probes": 0})), "term.probes: 0");
     fails(of(json!({"kind": "input_gradient", "by": 1})), "by");
     fails(of(json!({"kind": "deep_supervision", "heads": 0})), "term.heads: 0");
-    fails(of(json!({"kind": "feature_alignment", "site": {"block": 1}, "hidden": 0, "network": "a"})), "term.hidden: 0");
+    fails(
+        of(json!({"kind": "feature_alignment", "site": {"block": 1}, "hidden": 0, "network": "a"})),
+        "term.hidden: 0",
+    );
     fails(of(json!({"kind": "adversarial", "loss": "wasserstein"})), "gradient_penalty");
     fails(of(json!({"kind": "adversarial", "channels": []})), "term.channels: []");
     fails(of(json!({"kind": "adversarial", "r1": {"gamma": 0.0}})), "term.r1.gamma: 0");
