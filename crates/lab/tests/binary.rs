@@ -115,8 +115,9 @@ fn json(path: &Path) -> Value {
 
 /// Every tensor file of the last checkpoint of an arm, by name.
 fn last_checkpoint(run: &Path, arm: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = run.join("arms").join(arm).join("checkpoints/step-00000030");
-    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
+    let steps = fs::read_dir(run.join("arms").join(arm).join("checkpoints")).unwrap();
+    let last = steps.map(|e| e.unwrap().path()).max().unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(last)
         .unwrap()
         .map(|e| e.unwrap().path())
         .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))

@@ -107,7 +107,7 @@ gradient = [
     { kind = "noise", eta = 1e-6 },
 ]
 weights = [
-    { kind = "reptile", tasks = { of = { kind = "shard", shards = 2 }, per_step = 2, support = 4, query = 0 }, inner_steps = 2, share = 0.5 },
+    { kind = "reptile", tasks = { of = { kind = "shard", shards = 2 }, per_step = 2, support = 4, query = 0 }, inner_steps = 1, share = 0.5 },
     { kind = "lookahead", every = 4, share = 0.5 }, { kind = "normalization", strength = 0.5 },
     { kind = "power_ema", width = 0.05 }, { kind = "power_ema", width = 0.1 },
     { kind = "swa", start = 0.5, every = 3, rate = 1e-3 },
@@ -152,7 +152,7 @@ fn with(fragment: &str) -> Place {
 #[test]
 fn all_techniques_at_once_resume_to_the_last_bit() {
     let place = with(ALL);
-    survives_kills(&place, &["train", "--with", "all.toml"], &["base-seed0"]);
+    survives_kills(&place, &["train", "--with", "all.toml", "--set", "train.steps=15"], &["base-seed0"]);
     let arm = "whole/arms/base-seed0";
     // What the run kept: three kinds of checkpoint, any of its averages, and one of a width that was not tracked.
     for (i, choice) in [
@@ -182,7 +182,11 @@ fn all_techniques_at_once_resume_to_the_last_bit() {
 
 #[test]
 fn meta_learning_and_hidden_pixels_resume_to_the_last_bit() {
-    survives_kills(&with(OTHERS), &["train", "--with", "all.toml"], &["base-seed0"]);
+    survives_kills(
+        &with(OTHERS),
+        &["train", "--with", "all.toml", "--set", "train.steps=15"],
+        &["base-seed0"],
+    );
 }
 
 #[test]
