@@ -120,7 +120,9 @@ fn check_text(name: &str, text: &str) -> Vec<String> {
             }
         }
     }
-    if name.starts_with("recipes/") {
+    if name.starts_with("recipes/with/") && !text.starts_with("# ") {
+        say(1, "a fragment starts with a comment: what it is, and its paper");
+    } else if name.starts_with("recipes/") && !name.starts_with("recipes/with/") {
         let header: String = text.lines().take_while(|l| l.starts_with('#')).collect();
         if !header.contains('?') || !header.contains("cargo xtask") {
             say(1, "a recipe starts with a comment: its question and its command");

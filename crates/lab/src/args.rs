@@ -32,6 +32,10 @@ pub(crate) enum Command {
     /// of them until the held-out loss rises, and ends with the step at which the whole run should stop, its 95 % interval
     /// and stop.json in the run folder. Several seeds make the interval narrow.
     StopStep(StopStep),
+    /// Measure what techniques cost: a training step with each alone beside the same step without any
+    ///
+    /// In turns within one process, on the base of a recipe without its own techniques. Keep the machine quiet.
+    Cost(CostArgs),
     /// Propose a recipe for a data set, and say why
     ///
     /// Reads the number of images, their shape, duplicates and labels, and the parameters of the model. Prints a recipe whose
@@ -141,6 +145,31 @@ pub(crate) struct StopStep {
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CostArgs {
+    /// A recipe that ships, or a path to a TOML file
+    #[arg(default_value = "quickstart")]
+    pub(crate) recipe: String,
+    /// A technique (see experiment --list) or a path; may be given several times; all that ship by default
+    #[arg(long = "with", value_name = "NAME_OR_PATH")]
+    pub(crate) fragments: Vec<String>,
+    /// Set a key of the recipe
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// How often the two take turns
+    #[arg(long, default_value_t = 9)]
+    pub(crate) rounds: usize,
+    /// Steps of a turn
+    #[arg(long, default_value_t = 10)]
+    pub(crate) steps: u64,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
 }
 
 #[derive(Debug, Args)]

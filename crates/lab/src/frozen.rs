@@ -12,6 +12,8 @@ use tch::{CModule, Device, Kind, Tensor, nn};
 /// How much noise a denoiser is told of clean images: it has seen none with less.
 const TIME: f64 = 0.05;
 
+type Features = Box<dyn Fn(&Tensor) -> Tensor>;
+
 /// A TorchScript file, which answers images `[B, C, H, W]` in `[-1, 1]` with features; or an arm that was trained here, its
 /// evaluated weights and the activation at `network_site`.
 pub(crate) fn frozen(
@@ -20,7 +22,7 @@ pub(crate) fn frozen(
     device: Device,
 ) -> Result<FrozenFeatures> {
     let path = Path::new(&config.network);
-    let function: Box<dyn Fn(&Tensor) -> Tensor> = if path.is_file() {
+    let function: Features = if path.is_file() {
         script(path, device)?
     } else {
         let network = Teacher::open(path, shape, device)?;
@@ -43,7 +45,7 @@ pub(crate) fn frozen(
     Ok(FrozenFeatures::new(width, function))
 }
 
-fn script(path: &Path, device: Device) -> Result<Box<dyn Fn(&Tensor) -> Tensor>> {
+fn script(path: &Path, device: Device) -> Result<Features> {
     let module = CModule::load_on_device(path, device).map_err(|_| {
         Error::file(path, "is no TorchScript file: make one with torch.jit.trace(model, images).save(..)")
     })?;

@@ -3,6 +3,7 @@
 mod advise;
 mod arm;
 mod assemble;
+mod cost;
 mod describe;
 mod dirs;
 mod evaluate;
@@ -24,6 +25,7 @@ mod stop_step;
 mod weights_choice;
 
 pub use advise::advise;
+pub use cost::{Cost, CostRequest, costs};
 pub use describe::{DescribeRequest, Description, describe};
 pub use dirs::{find_fragment, find_recipe, fragments, project_root, recipes};
 pub use export::{ExportRequest, export};

@@ -3,15 +3,15 @@
 mod args;
 
 use anyhow::Result;
-use args::{Cli, Command, Experiment, RunOptions, Sample, Train};
+use args::{Cli, Command, CostArgs, Experiment, RunOptions, Sample, Train};
 use clap::{CommandFactory, Parser};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, SampleRequest, Study,
-    advise, check, describe, export, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
-    project_root, recipes, resumed, run, sample, stop_step, write_report,
+    Cost, CostRequest, DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult,
+    SampleRequest, Study, advise, check, costs, describe, export, find_fragment, find_recipe, forward,
+    fragments, free_folder, pilots, project_root, recipes, resumed, run, sample, stop_step, write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
@@ -75,6 +75,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 Ok(())
             });
         }
+        Command::Cost(c) => print_costs(&c)?,
         Command::Advise(a) => {
             let advice = advise(&a.data, a.model.as_deref())?;
             match a.out {
@@ -143,6 +144,32 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_costs(c: &CostArgs) -> Result<()> {
+    let named = |name: &String| Ok((name.clone(), find_fragment(name)?));
+    let chosen: Vec<_> = match c.fragments.is_empty() {
+        true => fragments(),
+        false => c.fragments.iter().map(named).collect::<Result<_>>()?,
+    };
+    let request = CostRequest {
+        recipe: &find_recipe(&c.recipe)?,
+        fragments: &chosen,
+        sets: &c.sets,
+        rounds: c.rounds,
+        steps: c.steps,
+        device: c.device.unwrap_or_else(Device::cuda_if_available),
+    };
+    for (name, cost) in costs(&request)? {
+        match cost {
+            Ok(cost) if c.json => println!("{}", serde_json::to_string(&cost)?),
+            Ok(Cost { ratio, range: [low, high], without_ms, with_ms, .. }) => println!(
+                "{name:24} {ratio:6.3} ({low:.3} to {high:.3})  {with_ms:8.2} beside {without_ms:.2} ms"
+            ),
+            Err(e) => println!("{name:24} not here: {e:#}"),
+        }
+    }
+    Ok(())
 }
 
 /// A path as it will be found from anywhere; a name as it is.

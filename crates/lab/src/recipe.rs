@@ -264,22 +264,14 @@ impl Study {
     /// The same with fragments merged into the base before anything is set. Techniques that a fragment lists come before
     /// those that the recipe lists: they are the inner ones.
     pub fn read_with(path: &Path, fragments: &[PathBuf], sets: &[String]) -> Result<Self> {
+        Self::from_table(with_fragments(read_table(path)?, fragments, sets)?)
+    }
+
+    /// The same without the recipe's own techniques.
+    pub(crate) fn read_only_with(path: &Path, fragments: &[PathBuf], sets: &[String]) -> Result<Self> {
         let mut table = read_table(path)?;
-        let own = table.get("regularization").cloned();
-        let mut lists = Table::new();
-        for fragment in fragments {
-            let change = read_table(fragment)?;
-            join_lists(&mut lists, change.get("regularization"));
-            let mut merged = Value::Table(table);
-            merge(&mut merged, Value::Table(change));
-            table = merged.try_into()?;
-        }
-        join_lists(&mut lists, own.as_ref());
-        if !fragments.is_empty() {
-            table.insert("regularization".to_owned(), Value::Table(lists));
-        }
-        apply_all(&mut table, sets)?;
-        Self::from_table(table)
+        table.remove("regularization");
+        Self::from_table(with_fragments(table, fragments, sets)?)
     }
 
     /// A study from the text of a recipe.
@@ -324,6 +316,24 @@ impl Study {
         }
         Ok(Self { name, question, seeds, arms: found, resolved })
     }
+}
+
+fn with_fragments(mut table: Table, fragments: &[PathBuf], sets: &[String]) -> Result<Table> {
+    let own = table.get("regularization").cloned();
+    let mut lists = Table::new();
+    for fragment in fragments {
+        let change = read_table(fragment)?;
+        join_lists(&mut lists, change.get("regularization"));
+        let mut merged = Value::Table(table);
+        merge(&mut merged, Value::Table(change));
+        table = merged.try_into()?;
+    }
+    join_lists(&mut lists, own.as_ref());
+    if !fragments.is_empty() {
+        table.insert("regularization".to_owned(), Value::Table(lists));
+    }
+    apply_all(&mut table, sets)?;
+    Ok(table)
 }
 
 fn read_table(path: &Path) -> Result<Table> {

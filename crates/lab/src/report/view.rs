@@ -22,6 +22,8 @@ pub(crate) struct Page {
     means: Vec<Mean>,
     calibration: Option<String>,
     f_mem: Option<String>,
+    quality: Option<String>,
+    critic: Option<String>,
     validation: Option<String>,
     gap: Option<String>,
     levels: Option<String>,
@@ -107,6 +109,8 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         means: names.iter().filter_map(|n| mean(n, &done)).collect(),
         calibration: (!done.is_empty()).then(|| calibration(&done, &shade)).transpose()?,
         f_mem: f_mem(run, &names, &shade)?,
+        quality: quality(run, &names, &shade)?,
+        critic: critic(run, &names, &shade)?,
         validation: validation(run, &names, &shade)?,
         gap: gap(&names, &done, &shade)?,
         levels: losses(&names, &done, &shade)?,
@@ -274,6 +278,30 @@ fn f_mem(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<Stri
         })
     };
     draw("steps", "f_mem", Some(-0.03..1.03), &per_arm(names, shade, true, curve))
+}
+
+/// The monitor's energy distance of samples to held-out images.
+fn quality(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
+    let curve = |name: &str, ink: Ink| {
+        over_steps(run, name, ink, |e| match e {
+            Event::Quality { value, floor, .. } => Some(if ink.dashed { *floor } else { *value }),
+            _ => None,
+        })
+    };
+    draw("steps", "energy distance to held-out images", None, &per_arm(names, shade, true, curve))
+}
+
+/// Scores that a critic gives training and held-out images: their gap is its overfitting.
+fn critic(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
+    let curve = |name: &str, ink: Ink| {
+        over_steps(run, name, ink, |e| match e {
+            Event::Train { terms, .. } => {
+                terms.get(if ink.dashed { "critic_train" } else { "critic_held_out" }).copied()
+            }
+            _ => None,
+        })
+    };
+    draw("steps", "score of the critic", None, &per_arm(names, shade, true, curve))
 }
 
 fn validation(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {

@@ -1,3 +1,5 @@
+//! Augmentations: laws, torchvision, and what each is for.
+
 use super::images;
 use crate::{
     AugmentTechnique, Augmented, Fill, Interpolation, Padding, adjust_brightness, adjust_contrast,

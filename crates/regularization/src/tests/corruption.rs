@@ -1,3 +1,5 @@
+//! Ambient diffusion.
+
 use crate::{Ambient, AmbientConfig, MaskedInput};
 use heldout_core::{Backbone, Batch, BatchSource, Clock, Cond, Input, Probe, Result};
 use heldout_testkit::{check_backbone, check_batch_source, close};
@@ -137,24 +139,4 @@ fn a_network_never_sees_masked_pixels() {
     assert!((share(wide.fixed_mask()) - 0.45).abs() < 0.01);
     let input = Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false };
     assert!(wide.check(input).unwrap_err().to_string().contains("[1, 1, 200, 200]"));
-}
-
-/// What the masks of 16 images of 16 x 16 cost, in ms a step; `--ignored --nocapture`.
-#[test]
-#[ignore = "a timing"]
-fn cost() {
-    #[derive(Debug)]
-    struct Same(Batch);
-    impl BatchSource for Same {
-        fn batch(&mut self, _: Clock) -> Result<Batch> {
-            Ok(self.0.shallow_clone())
-        }
-    }
-    let x = Tensor::randn([16, 1, 16, 16], (Kind::Float, Device::Cpu));
-    let index = Tensor::arange(16, (Kind::Int64, Device::Cpu));
-    let batch = Batch { index: Some(index), ..Batch::new(x, Cond::default()) };
-    let mut ambient = Ambient::new(Same(batch), CONFIG).unwrap();
-    let start = std::time::Instant::now();
-    (0..2000).for_each(|step| drop(ambient.batch(Clock { step, total: 2000 }).unwrap()));
-    println!("ambient {:.4} ms", start.elapsed().as_secs_f64() / 2.0);
 }

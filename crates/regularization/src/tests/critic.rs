@@ -1,3 +1,5 @@
+//! Critics: losses, slopes, adaptive length, and a peer.
+
 use super::images;
 use super::parts::{two_heads, with_context};
 use crate::penalty::DiffusionLength;

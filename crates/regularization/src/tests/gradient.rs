@@ -1,3 +1,5 @@
+//! Techniques on the gradient, against closed forms.
+
 use super::{Plain, Scripted, batch, model};
 use crate::{
     Accumulate, AccumulateConfig, Clip, ClipConfig, GradientNoise, GradientNoiseConfig, GradientTechnique,

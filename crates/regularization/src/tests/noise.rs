@@ -1,3 +1,5 @@
+//! Sources of noise.
+
 use crate::noise::cheapest;
 use crate::{
     Gaussian, InputPerturbation, InputPerturbationConfig, MultiResolutionNoise, MultiResolutionNoiseConfig,

@@ -1,3 +1,5 @@
+//! Penalties, against closed forms.
+
 use super::parts::{Map, around, two_heads, with_context};
 use super::{batch, denoiser, images};
 use crate::{

@@ -1,3 +1,5 @@
+//! Curricula and jitter of the noise level.
+
 use crate::{Curriculum, CurriculumConfig, HeldOutLoss, LevelJitter, Order, Pace, TimesTechnique};
 use heldout_core::{Clock, NoiseSchedule, Persist, Result, State, TimeSampler, Times};
 use heldout_testkit::{TrigSchedule, check_absent_times, check_persist, check_time_sampler, close};
@@ -328,31 +330,4 @@ fn what_cannot_be_names_the_field() {
         from_value::<TimesTechnique>(json!({"kind": "level_jitter", "std": 0.1, "strength": 1})).is_err()
     );
     assert!(from_value::<TimesTechnique>(curriculum(json!({"until": 0.5}))).is_err());
-}
-
-/// What a stage costs beside the sampler inside, in ms a step; `--ignored --nocapture`.
-#[test]
-#[ignore = "a timing"]
-fn cost() {
-    let time = |sampler: &mut dyn TimeSampler| {
-        let start = std::time::Instant::now();
-        for step in 0..2000 {
-            let times = sampler.sample(16, Clock { step: step % 100, total: TOTAL }, Device::Cpu);
-            sampler.observe(&times.t, &times.t);
-        }
-        start.elapsed().as_secs_f64() / 2.0
-    };
-    let narrow = json!({"stages": 2, "edges": [11.9], "order": "low_to_high"});
-    let narrow: CurriculumConfig = from_value(narrow).unwrap();
-    let plateau =
-        json!({"kind": "plateau", "patience": 10000, "smoothing": 0.9, "improvement": 0.01, "latest": 0.9});
-    let plateau = config(plateau, "low_to_high", false);
-    let make = |c: &CurriculumConfig| Curriculum::new(c, Uniform::default(), &TrigSchedule, None).unwrap();
-    println!("inner {:.4} ms", time(&mut Uniform::default()));
-    println!("a stage from noise {:.4} ms", time(&mut share("high_to_low", false)));
-    println!("a stage from data {:.4} ms", time(&mut share("low_to_high", false)));
-    println!("a stage that is hardly ever drawn {:.4} ms", time(&mut make(&narrow)));
-    println!("plateau {:.4} ms", time(&mut make(&plateau)));
-    let mut jitter = LevelJitter { inner: Uniform::default(), std: 0.2, schedule: schedule() };
-    println!("jitter {:.4} ms", time(&mut jitter));
 }

@@ -1,3 +1,5 @@
+//! Techniques on the weights, against closed forms and peers.
+
 use super::{Descent, Plain, Scripted, batch, model};
 use crate::{
     AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,

@@ -1,3 +1,5 @@
+//! The score of quality, and the checkpoints that it keeps.
+
 use super::{Memory, parts};
 use crate::{Checkpoints, Choice, Event, Loaded, MemorizationMonitor, Quality};
 use heldout_core::{Clock, Evaluation, Observer, Persist};

@@ -1,3 +1,5 @@
+//! The predicted stop step.
+
 use crate::{Onset, predict_stop};
 use tch::{Device, Kind, Tensor};
 

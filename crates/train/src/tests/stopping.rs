@@ -1,3 +1,5 @@
+//! Early stopping.
+
 use super::{Memory, batch, parts, validation_sets};
 use crate::{EarlyStopping, EarlyStoppingConfig, Losses, Validator, validation_loss};
 use heldout_core::{Clock, Cond, Denoiser, Evaluation, Flow, NoiseSchedule, Observer, Persist, Update, like};
