@@ -77,6 +77,22 @@ pub trait Persist {
     }
 }
 
+/// Implements [`Persist`] for wrappers without state of their own: that of their field `inner`, whose type comes first.
+#[macro_export]
+macro_rules! persists_inner {
+    ($($wrapper:ident<$inner:ident $(, $other:ident)*>),+) => {$(
+        impl<$inner: $crate::Persist $(, $other)*> $crate::Persist for $wrapper<$inner $(, $other)*> {
+            fn state(&self) -> $crate::State {
+                self.inner.state()
+            }
+
+            fn load_state(&mut self, state: $crate::State) -> $crate::Result<()> {
+                self.inner.load_state(state)
+            }
+        }
+    )+};
+}
+
 impl<P: Persist + ?Sized> Persist for Box<P> {
     fn state(&self) -> State {
         (**self).state()

@@ -1,7 +1,8 @@
 //! The spine of training: objective, gradient, update, observer.
 
+use crate::persists_inner;
 use crate::{
-    Batch, Clock, Cond, Curve, Denoiser, EvalWeights, Marginal, Noised, Params, Persist, Result, Site, State,
+    Batch, Clock, Cond, Curve, Denoiser, EvalWeights, Marginal, Noised, Params, Persist, Result, Site,
 };
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
@@ -117,15 +118,7 @@ pub struct Scaled<P, C> {
     pub weight: C,
 }
 
-impl<P: Persist, C> Persist for Scaled<P, C> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Scaled<P, C>);
 
 impl<V: View, P: Penalty<V>, C: Curve> Penalty<V> for Scaled<P, C> {
     fn name(&self) -> &'static str {
@@ -161,15 +154,7 @@ pub struct Every<P> {
     pub inner: P,
 }
 
-impl<P: Persist> Persist for Every<P> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Every<P>);
 
 impl<V: View, P: Penalty<V>> Penalty<V> for Every<P> {
     fn name(&self) -> &'static str {

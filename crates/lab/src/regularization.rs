@@ -61,8 +61,15 @@ impl RegularizationConfig {
             times.check(schedule.as_ref()).map_err(at("times", i))?;
         }
         self.noise(schedule)?;
+        let mut critics = 0;
         for (i, penalty) in self.penalty.iter().enumerate() {
             penalty.check().map_err(at("penalty", i))?;
+            critics += usize::from(matches!(penalty.term, PenaltyTerm::Adversarial(_)));
+            if critics > 1 {
+                let reason =
+                    "adversarial: a second critic, whose scores the log could not tell from the first's";
+                return Err(Error::config(format!("penalty[{i}].term.kind"), reason));
+            }
         }
         build_gradient(&self.gradient, Box::new(Backprop), rows)?;
         let mut weights = self.weights.iter().enumerate();

@@ -99,8 +99,7 @@ penalty = [
     { weight = { kind = "cosine", from = 0.0, to = 0.1 }, term = { kind = "consistency" } },
     { weight = 0.5, term = { kind = "deep_supervision", heads = 1 } },
     { weight = 0.1, term = { kind = "feature_alignment", site = { head = 1 }, hidden = 8, network = "runs/teacher/arms/base-seed0", network_site = "mid" } },
-    { weight = 0.01, term = { kind = "adversarial", channels = [8, 8], r1 = { every = 3 }, diffusion = { interval = 2, ada_kimg = 0.1 } } },
-    { weight = 0.01, term = { kind = "adversarial", channels = [8], loss = "wasserstein", gradient_penalty = {}, critic_steps = 3 } },
+    { weight = 0.01, term = { kind = "adversarial", channels = [8, 8], loss = "wasserstein", critic_steps = 3, gradient_penalty = {}, r1 = { every = 3 }, diffusion = { interval = 2, ada_kimg = 0.1 } } },
 ]
 gradient = [
     { kind = "pc_grad", edges = [0.0] }, { kind = "accumulate", micro_batches = 2 }, { kind = "sam", rho = 0.01 },
@@ -224,6 +223,8 @@ fn what_cannot_be_combined_names_the_field() {
          inner_rate=0.1,order=\"first\"}]",
         &["gradient[0].tasks.support: 20", "a batch of 16"],
     );
+    let critic = "{weight=1.0,term={kind=\"adversarial\"}}";
+    says(&format!("regularization.penalty=[{critic},{critic}]"), &["penalty[1].term.kind", "second critic"]);
     says("train.stop_after=99", &["train.stop_after: 99"]);
 }
 

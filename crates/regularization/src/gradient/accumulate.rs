@@ -1,7 +1,7 @@
 //! Gradient accumulation.
 
 use heldout_core::{
-    Batch, Clock, Error, Evaluation, Gradient, Objective, Params, Persist, Result, Rows, State,
+    Batch, Clock, Error, Evaluation, Gradient, Objective, Params, Result, Rows, persists_inner,
 };
 use heldout_torch_ext::{add_, forget_grads, scale_};
 use serde::{Deserialize, Serialize};
@@ -38,15 +38,7 @@ pub struct Accumulate<G> {
     pub config: AccumulateConfig,
 }
 
-impl<G: Persist> Persist for Accumulate<G> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Accumulate<G>);
 
 impl<G: Gradient> Gradient for Accumulate<G> {
     fn gradient(

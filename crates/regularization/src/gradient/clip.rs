@@ -1,6 +1,6 @@
 //! Gradient clipping.
 
-use heldout_core::{Batch, Clock, Error, Evaluation, Gradient, Objective, Params, Persist, Result, State};
+use heldout_core::{Batch, Clock, Error, Evaluation, Gradient, Objective, Params, Result, persists_inner};
 use heldout_torch_ext::{grad_norm, scale_};
 use serde::{Deserialize, Serialize};
 
@@ -33,15 +33,7 @@ pub struct Clip<G> {
     pub config: ClipConfig,
 }
 
-impl<G: Persist> Persist for Clip<G> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Clip<G>);
 
 impl<G: Gradient> Gradient for Clip<G> {
     fn gradient(

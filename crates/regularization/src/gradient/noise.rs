@@ -1,7 +1,7 @@
 //! Gradient noise.
 
 use heldout_core::{
-    Batch, Clock, Curve, CurveConfig, Error, Evaluation, Gradient, Objective, Params, Persist, Result, State,
+    Batch, Clock, Curve, CurveConfig, Error, Evaluation, Gradient, Objective, Params, Result, persists_inner,
 };
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -43,15 +43,7 @@ pub struct GradientNoise<G> {
     pub config: GradientNoiseConfig,
 }
 
-impl<G: Persist> Persist for GradientNoise<G> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(GradientNoise<G>);
 
 impl<G: Gradient> Gradient for GradientNoise<G> {
     fn gradient(

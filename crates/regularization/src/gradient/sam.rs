@@ -1,7 +1,7 @@
 //! Sharpness-aware minimisation.
 
 use heldout_core::{
-    Batch, Clock, Curve, CurveConfig, Evaluation, Gradient, Objective, Params, Persist, Result, State,
+    Batch, Clock, Curve, CurveConfig, Evaluation, Gradient, Objective, Params, Result, persists_inner,
 };
 use heldout_torch_ext::{add_, grad_norm, scale_};
 use serde::{Deserialize, Serialize};
@@ -41,15 +41,7 @@ pub struct Sam<G> {
     pub config: SamConfig,
 }
 
-impl<G: Persist> Persist for Sam<G> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Sam<G>);
 
 impl<G: Gradient> Gradient for Sam<G> {
     fn gradient(

@@ -1,7 +1,7 @@
 //! Random jitter of the noise level.
 
 use super::FIRST;
-use heldout_core::{Clock, Curve, CurveConfig, NoiseSchedule, Persist, Result, State, TimeSampler, Times};
+use heldout_core::{Clock, Curve, CurveConfig, NoiseSchedule, Result, TimeSampler, Times, persists_inner};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use tch::{Device, Tensor};
@@ -36,15 +36,7 @@ pub struct LevelJitter<T, C> {
     pub schedule: Rc<dyn NoiseSchedule>,
 }
 
-impl<T: Persist, C> Persist for LevelJitter<T, C> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(LevelJitter<T, C>);
 
 impl<T: TimeSampler, C: Curve> TimeSampler for LevelJitter<T, C> {
     fn sample(&mut self, n: i64, clock: Clock, device: Device) -> Times {

@@ -3,8 +3,8 @@
 use crate::draws::Draws;
 use crate::tasks::TasksConfig;
 use heldout_core::{
-    Average, Batch, Clock, Curve, CurveConfig, Error, Evaluation, Objective, Params, Persist, Result, State,
-    Update,
+    Average, Batch, Clock, Curve, CurveConfig, Error, Evaluation, Objective, Params, Persist, Result, Update,
+    persists_inner,
 };
 use heldout_torch_ext::{add_, lerp_, scale_};
 use serde::{Deserialize, Serialize};
@@ -45,15 +45,7 @@ pub struct Reptile<U> {
     pub config: ReptileConfig,
 }
 
-impl<U: Persist> Persist for Reptile<U> {
-    fn state(&self) -> State {
-        self.inner.state()
-    }
-
-    fn load_state(&mut self, state: State) -> Result<()> {
-        self.inner.load_state(state)
-    }
-}
+persists_inner!(Reptile<U>);
 
 impl<U: Update> Update for Reptile<U> {
     fn update(&mut self, objective: &mut dyn Objective, batch: &Batch, clock: Clock) -> Result<Evaluation> {
