@@ -25,7 +25,7 @@ pub use model::{
 };
 pub use params::{EvalWeights, Params};
 pub use sampler::{NoiseStream, Sampler, Step};
-pub use seed::stream;
+pub use seed::{splitmix64, stream};
 pub use source::{Augment, BatchSource, NoiseDraw, NoiseSource, TimeSampler, Times};
 pub use state::{Persist, State};
 pub use training::{

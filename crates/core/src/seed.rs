@@ -13,11 +13,11 @@
 pub fn stream(seed: u64, purpose: &str, step: u64, rank: u64) -> u64 {
     let name =
         purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    [seed, step, rank].into_iter().fold(mix(name), |h, n| mix(h ^ mix(n)))
+    [seed, step, rank].into_iter().fold(splitmix64(name), |h, n| splitmix64(h ^ splitmix64(n)))
 }
 
-/// SplitMix64's output function (Steele, Lea and Flood 2014).
-fn mix(n: u64) -> u64 {
+/// The number that SplitMix64 gives next in state `n` (Steele, Lea and Flood 2014).
+pub fn splitmix64(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

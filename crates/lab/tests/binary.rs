@@ -443,7 +443,7 @@ fn the_recipes_that_ship_build_and_run() {
 #[test]
 fn early_stopping_is_said() {
     let place = Place::new();
-    let patience = "validation.early_stopping_patience=1";
+    let patience = "validation.early_stopping={kind=\"held_out_loss\",patience=1}";
     let args = ["train", "tiny.toml", "--out", "run", "--set", patience, "--set", "validation.every=1"];
     place.succeed(&[&args[..], &["--set", "train.learning_rate.peak=1.0"]].concat());
     let result = json(&place.path("run/result.json"));

@@ -6,6 +6,7 @@ mod masked_input;
 pub use ambient::{Ambient, AmbientConfig};
 pub use masked_input::MaskedInput;
 
+use heldout_core::splitmix64;
 use tch::{Device, Tensor};
 
 /// 0 or 1 for every pixel of examples `rows`: `[B, 1, H, W]`, f32, 1 with probability `1 - missing`.
@@ -16,7 +17,7 @@ fn mask(key: u64, rows: &[i64], [height, width]: [i64; 2], missing: f64, device:
     let pixels = (height * width) as u64;
     // On the host, where a pixel is a nanosecond: as tensors it is some twenty kernels.
     let is_known = |number: u64| {
-        let bits = mix(key.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let bits = splitmix64(key.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let uniform = (bits >> 11) as f64 / (1u64 << 53) as f64; // 53 bits, as many as an f64 holds: in [0, 1)
         f32::from(u8::from(uniform >= missing))
     };
@@ -26,11 +27,4 @@ fn mask(key: u64, rows: &[i64], [height, width]: [i64; 2], missing: f64, device:
     };
     let known: Vec<f32> = rows.iter().flat_map(of_row).map(is_known).collect();
     Tensor::from_slice(&known).view([-1, 1, height, width]).to_device(device)
-}
-
-/// SplitMix64's output function.
-fn mix(n: u64) -> u64 {
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
 }

@@ -51,7 +51,7 @@ fn every_penalty_keeps_the_law() {
         json!({"kind": "loss_gradient"}),
         json!({"kind": "consistency"}),
         json!({"kind": "deep_supervision", "heads": 1}),
-        json!({"kind": "feature_alignment", "site": "mid", "hidden": 8}),
+        json!({"kind": "feature_alignment", "site": "mid", "hidden": 8, "network": "a"}),
         critic,
     ] {
         check_penalty(|| penalty(&params, [1, 8, 8], 0.5, &term), &model, &params, &images);
