@@ -127,15 +127,6 @@ impl CurveConfig {
             Some(v) => fail(format!("{v} is not between {low} and {high}")),
         }
     }
-
-    /// Whether it is 0 all the time.
-    pub fn is_zero(&self) -> bool {
-        match self {
-            Self::Constant(value) => *value == 0.0,
-            Self::Linear(ramp) | Self::Cosine(ramp) => ramp.from == 0.0 && ramp.to == 0.0,
-            Self::Steps { points } => points.iter().all(|p| p[1] == 0.0),
-        }
-    }
 }
 
 impl From<f64> for CurveConfig {

@@ -309,6 +309,7 @@ pub trait Observer: Debug + Persist {
     fn score(&self) -> Option<(&'static str, f64)> {
         None
     }
-    /// Called after step `clock.step`, when `clock.step + 1` steps are done.
+    /// Called after step `clock.step`, when `clock.step + 1` steps are done; after `clock.total` of them the run ends, be
+    /// that before the last step that its curves know.
     fn after_step(&mut self, clock: Clock, evaluation: &Evaluation, update: &dyn Update) -> Result<Flow>;
 }

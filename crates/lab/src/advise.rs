@@ -1,14 +1,15 @@
 //! A recipe for a data set, with its reasons.
 
-use crate::describe::{DescribeRequest, describe};
 use crate::dirs::project_root;
 use crate::recipe::Study;
 use anyhow::{Result, anyhow};
-use heldout_core::Error;
+use heldout_core::{Error, Params};
 use heldout_data::{ImageSet, Summary, find};
+use heldout_nn::without_storage;
 use heldout_weights::{ModelConfig, preset};
 use std::fmt::Write;
 use std::path::Path;
+use tch::{Device, nn};
 
 /// Images below which the network is told how its images were moved, and loses activations.
 const FEW: usize = 5_000;
@@ -72,7 +73,7 @@ pub fn advise(data: &str, model: Option<&str>) -> Result<String> {
         }
         None => unet(&facts),
     };
-    facts.parameters = parameters(&network, shape)?;
+    facts.parameters = parameters(&network)?;
     let text = recipe(&facts, &network, named.is_none());
     Study::parse(&text)?; // what is proposed can be run
     Ok(text)
@@ -94,22 +95,11 @@ fn named(name: &str) -> Result<ModelConfig> {
 }
 
 /// Counted without storage.
-fn parameters(network: &str, shape: [i64; 3]) -> Result<u64> {
+fn parameters(network: &str) -> Result<u64> {
     let config: ModelConfig = toml::from_str(network)?;
-    let file = std::env::temp_dir().join(format!("heldout-advise-{}.json", std::process::id()));
-    std::fs::write(&file, serde_json::to_vec(&config.to_json()?)?).map_err(Error::io(&file))?;
-    let name = file.to_string_lossy().into_owned();
-    let request = DescribeRequest {
-        model: &name,
-        side: Some(shape[1]),
-        tokens: 1,
-        batch_size: 1,
-        receptive_field: Some(false),
-        head_channels: None,
-    };
-    let described = describe(&request);
-    let _ = std::fs::remove_file(&file); // a leftover in the temporary folder must not hide the outcome
-    Ok(described?.trainable_parameters)
+    let vars = nn::VarStore::new(Device::Cpu);
+    without_storage(|| config.build(&vars.root()))?;
+    Ok(Params::of(&vars).count() as u64)
 }
 
 /// A UNet for images of this size, the wider the more images there are.
@@ -138,7 +128,7 @@ fn recipe(facts: &Facts, network: &str, own: bool) -> String {
     let mut text = String::new();
     reasons(&mut text, facts, own).unwrap_or_default();
     let (train, held_out) = (facts.train(), facts.held_out());
-    let batch = 64.min(train).min(if train < 256 { 16 } else { 64 });
+    let batch = train.min(if train < 256 { 16 } else { 64 });
     let steps = 20_000;
     let every = 250;
     let augment = match own && non_leaky(facts) {

@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow};
 use heldout_core::{Cond, Error, Preconditioned, Recorder, Site, like};
 use heldout_regularization::{FeatureAlignmentConfig, FrozenFeatures};
 use std::path::Path;
-use tch::{CModule, Device, Kind, Tensor, nn};
+use std::rc::Rc;
+use tch::{CModule, Device, Kind, Tensor};
 
 /// How much noise a denoiser is told of clean images: it has seen none with less.
 const TIME: f64 = 0.05;
@@ -25,9 +26,8 @@ pub(crate) fn frozen(
     let function: Features = if path.is_file() {
         script(path, device)?
     } else {
-        let network = Teacher::open(path, shape, device)?;
-        let site = config.network_site;
-        Box::new(move |x| network.features(x, site))
+        let (network, site) = (teacher(path, shape, device)?, config.network_site);
+        Box::new(move |x| activation(&network, x, site))
     };
     let example = Tensor::zeros([1, shape[0], shape[1], shape[2]], (Kind::Float, device));
     let features = tch::no_grad(|| function(&example));
@@ -52,30 +52,24 @@ fn script(path: &Path, device: Device) -> Result<Features> {
     Ok(Box::new(move |x| x.apply(&module)))
 }
 
-/// A model that was trained here.
-struct Teacher {
-    model: std::rc::Rc<Preconditioned>,
-    _vars: nn::VarStore,
+/// The evaluated weights of an arm, frozen.
+fn teacher(path: &Path, shape: [i64; 3], device: Device) -> Result<Rc<Preconditioned>> {
+    let arm = arm_folder(path).map_err(|e| anyhow!(Error::config("network", format!("{e:#}"))))?;
+    let recipe = recipe_of(&arm, &[])?;
+    recipe.model.check_images(shape[0], shape[1], shape[2]).map_err(|e| e.within("network"))?;
+    let Assembled { mut vars, model, .. } = model(&recipe, shape, 0, device)?;
+    WeightsChoice::default().restore(&arm, path, &recipe, &vars)?;
+    vars.freeze();
+    Ok(model)
 }
 
-impl Teacher {
-    fn open(path: &Path, shape: [i64; 3], device: Device) -> Result<Self> {
-        let arm = arm_folder(path).map_err(|e| anyhow!(Error::config("network", format!("{e:#}"))))?;
-        let recipe = recipe_of(&arm, &[])?;
-        recipe.model.check_images(shape[0], shape[1], shape[2]).map_err(|e| e.within("network"))?;
-        let Assembled { mut vars, model, .. } = model(&recipe, shape, 0, device)?;
-        WeightsChoice::default().restore(&arm, path, &recipe, &vars)?;
-        vars.freeze();
-        Ok(Self { model, _vars: vars })
-    }
-
-    fn features(&self, x: &Tensor, site: Option<Site>) -> Tensor {
-        let t = Tensor::full([x.size()[0]], TIME, (Kind::Double, x.device()));
-        let marginal = self.model.schedule.marginal(&t);
-        let scalings = self.model.parameterization.scalings(&marginal);
-        let x_t = like(&marginal.alpha, x) * x;
-        let mut seen = Recorder { wanted: site.into_iter().collect(), seen: Vec::new() };
-        let raw = self.model.raw(&x_t, &scalings, &Cond::default(), false, &mut seen);
-        seen.seen.pop().map_or(raw, |(_, h)| h)
-    }
+/// The activation at `site`, or the output, for clean images.
+fn activation(model: &Preconditioned, x: &Tensor, site: Option<Site>) -> Tensor {
+    let t = Tensor::full([x.size()[0]], TIME, (Kind::Double, x.device()));
+    let marginal = model.schedule.marginal(&t);
+    let scalings = model.parameterization.scalings(&marginal);
+    let x_t = like(&marginal.alpha, x) * x;
+    let mut seen = Recorder { wanted: site.into_iter().collect(), seen: Vec::new() };
+    let raw = model.raw(&x_t, &scalings, &Cond::default(), false, &mut seen);
+    seen.seen.pop().map_or(raw, |(_, h)| h)
 }

@@ -71,7 +71,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::StopStep(s) => {
             let change = |study: Study| pilots(&study, &s.pilots, s.patience);
             return start(&s.recipe, s.options, change, |study, folder| {
-                print_stop(&stop_step(study, folder)?);
+                print_stop(&stop_step(study, folder)?, study.arms[0].1.train.steps);
                 Ok(())
             });
         }
@@ -277,7 +277,7 @@ fn print_result(result: &RunResult) {
     println!("{gaps}\n\n{}", result.verdict);
 }
 
-fn print_stop(p: &StopPrediction) {
+fn print_stop(p: &StopPrediction, steps: u64) {
     println!(
         "A run on {} images begins to memorise after about {:.0} steps (95 %: {:.0} to {:.0}), {:.1} steps an image.",
         p.n, p.step, p.lower, p.upper, p.steps_by_image
@@ -288,5 +288,9 @@ fn print_stop(p: &StopPrediction) {
         p.exponent
     );
     p.warning.iter().for_each(|warning| println!("warning: {warning}"));
-    println!("Stop there with --set train.stop_after={:.0}", p.step);
+    if p.step < steps as f64 {
+        println!("Stop there with --set train.stop_after={:.0}", p.step);
+    } else {
+        println!("Its {steps} steps end before that.");
+    }
 }

@@ -6,7 +6,7 @@ use crate::frozen::frozen;
 use crate::regularization::held_out_loss;
 use anyhow::Result;
 use heldout_core::{
-    Backbone, Batch, BatchSource, Clock, Error, Input, NoiseSchedule, Params, Preconditioned, Recorder, Site,
+    Backbone, BatchSource, Clock, Cond, Error, Input, NoiseSchedule, Params, Preconditioned, Recorder, Site,
     Update, stream,
 };
 use heldout_regularization::PenaltyContext;
@@ -101,12 +101,13 @@ impl Arm<'_> {
 
     /// Channels of the model's activation at `site`.
     fn channels(&self, model: &Preconditioned, site: Site) -> heldout_core::Result<i64> {
-        let batch = self.batches().map_err(|e| Error::config("train.batch_size", format!("{e:#}")))?;
-        let Batch { x_start, cond, .. } = { batch }.batch(Clock { step: 0, total: 1 })?;
+        let x = self.train.narrow(0, 0, 1);
+        let class = Tensor::zeros([1], (Kind::Int64, self.device));
+        let cond = Cond { label: (self.recipe.model.classes() > 0).then_some(class), ..Cond::default() };
         let mut seen = Recorder { wanted: vec![site], seen: Vec::new() };
-        let t = Tensor::full([x_start.size()[0]], 0.5, (Kind::Double, self.device));
+        let t = Tensor::full([1], 0.5, (Kind::Double, self.device));
         let scalings = model.parameterization.scalings(&model.schedule.marginal(&t));
-        let _ = tch::no_grad(|| model.raw(&x_start, &scalings, &cond, true, &mut seen));
+        let _ = tch::no_grad(|| model.raw(&x, &scalings, &cond, true, &mut seen));
         let size = seen
             .seen
             .first()

@@ -142,7 +142,8 @@ pub struct SampleConfig {
 pub struct CheckpointConfig {
     /// Steps between two.
     pub every: u64,
-    /// How many of the last ones stay, besides the best.
+    /// How many of the last ones stay, besides the best by every score as it was last measured: let validation and monitor
+    /// look as often.
     pub keep: usize,
     /// Steps between two copies of every average that are kept, to make averages of other widths from; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -95,8 +95,11 @@ fn reconstructed(arm: &Path, recipe: &Recipe, step: u64, width: f64) -> Result<S
                       checkpoint.averages_every";
         return Err(anyhow!(Error::config("--width", reason)));
     }
-    let wanted =
-        Profile { steps: step as f64, gamma: PowerDecay::of_width(width).map_err(|e| e.within("-"))?.gamma };
+    let wanted_decay = PowerDecay::of_width(width).map_err(|e| match e {
+        Error::Config { reason, .. } => Error::config("--width", reason),
+        other => other,
+    })?;
+    let wanted = Profile { steps: step as f64, gamma: wanted_decay.gamma };
     let profiles: Vec<Profile> = stored.iter().map(|(profile, _)| *profile).collect();
     let mut sum: BTreeMap<String, Tensor> = BTreeMap::new();
     for (weight, (_, path)) in reconstruct(&profiles, wanted)?.into_iter().zip(&stored) {

@@ -17,8 +17,3 @@ impl Draws {
         tch::manual_seed(stream(self.0, "evaluation", number, 0) as i64);
     }
 }
-
-/// A norm that can be divided by.
-pub(crate) fn small_norm(norm: &Tensor) -> Tensor {
-    norm.clamp_min(1e-12)
-}

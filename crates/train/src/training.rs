@@ -95,20 +95,23 @@ pub fn train(run: Run, mut parts: Training<'_>, interrupt: &AtomicBool) -> Resul
     if let Some(why) = parts.stopped {
         return Ok(Ending::Stopped(why));
     }
-    for step in run.from..run.until.min(run.total) {
+    let until = run.until.min(run.total);
+    for step in run.from..until {
         let clock = Clock { step, total: run.total };
         let batch = parts.data.batch(clock)?;
         tch::manual_seed(stream(run.seed, "step", step, run.rank) as i64);
         let evaluation = parts.update.update(parts.objective, &batch, clock)?;
         for observer in parts.observers.iter_mut() {
-            if let Flow::Stop(why) = observer.after_step(clock, &evaluation, parts.update)? {
+            if let Flow::Stop(why) =
+                observer.after_step(Clock { step, total: until }, &evaluation, parts.update)?
+            {
                 parts.stopped.get_or_insert(why);
             }
         }
         let done = step + 1;
         let interrupted = interrupt.load(Ordering::Relaxed);
         let due = parts.checkpoints.as_ref().is_some_and(|c| c.due(done));
-        if due || interrupted || parts.stopped.is_some() || done == run.until {
+        if due || interrupted || parts.stopped.is_some() || done == until {
             parts.save(done)?;
         }
         if let Some(why) = parts.stopped {

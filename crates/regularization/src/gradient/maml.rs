@@ -129,10 +129,11 @@ impl Inner<'_> {
             let product = product.reduce(|a, b| a + b).unwrap_or_default();
             if product.requires_grad() {
                 let along = Tensor::f_run_backward(&[product], &self.params.handles(), false, false)?;
-                add_(&gradient, &defined(along, &gradient), -rate);
+                let along = defined(along, &gradient);
+                // New tensors: autograd may have handed out one for two parameters.
+                gradient = gradient.iter().zip(&along).map(|(g, h)| g - h * rate).collect();
             }
         }
-        gradient.iter_mut().for_each(|g| *g = g.detach());
         Ok((gradient, evaluation))
     }
 

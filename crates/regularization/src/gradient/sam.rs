@@ -7,7 +7,7 @@ use heldout_torch_ext::{add_, grad_norm, scale_};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::draws::{Draws, small_norm};
+use crate::draws::Draws;
 
 /// Settings of [`Sam`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl<G> Sam<G> {
                 .map(|p| if self.config.adaptive { p.abs() * p.grad() } else { p.grad().copy() })
                 .collect()
         });
-        scale_(&step, &(rho / small_norm(&grad_norm(&step))));
+        scale_(&step, &(rho / grad_norm(&step).clamp_min(1e-12)));
         let step = match self.config.adaptive {
             true => tch::no_grad(|| weights.iter().zip(&step).map(|(p, s)| p.abs() * s).collect()),
             false => step,
