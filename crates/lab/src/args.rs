@@ -7,7 +7,7 @@ use tch::Device;
 
 /// Trains diffusion models and measures, while they train, whether they generalise or copy.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
