@@ -38,16 +38,18 @@ pub struct Estimate {
 pub struct Measurement {
     /// Generated against training.
     pub model: Estimate,
+    /// Generated against held-out, for a metric of two sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_held_out: Option<Estimate>,
     /// The floor: held-out real images against training, by the same rule.
     pub floor: Estimate,
 }
 
-/// A number that says how generated images relate to the training and to the held-out ones.
+/// Numbers that say how generated images relate to the training and to the held-out ones; several where they share their
+/// work.
 ///
-/// Law: the order of the images in a set does not matter; the same twice.
+/// Law: the order of the images in a set does not matter; the same twice; the same names every time.
 pub trait Metric: Debug {
-    /// As in reports and records.
-    fn name(&self) -> &str;
-    /// Both rows: the model's, and the floor.
-    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Measurement>;
+    /// By their names in reports and records: both rows, the model's and the floor.
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>>;
 }

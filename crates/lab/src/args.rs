@@ -1,5 +1,6 @@
 //! Arguments of the command line.
 
+use crate::measure::{Audit, Metrics};
 use clap::{Args, Parser, Subcommand};
 use heldout_lab::WeightsChoice;
 use std::path::PathBuf;
@@ -41,6 +42,16 @@ pub(crate) enum Command {
     /// Reads the number of images, their shape, duplicates and labels, and the parameters of the model. Prints a recipe whose
     /// comments are the reasons; --out writes it.
     Advise(Advise),
+    /// Say whether a set of generated images copies its training images, and how it stands beside real ones
+    ///
+    /// For images of any model, in any language: folders, IDX, safetensors, npy. Near copies are looked for in pixels, over
+    /// flips, shifts by a pixel and changes of brightness, beside the same of real images that were not trained on;
+    /// distances and variety in the features of a network. Ends with a verdict, audit.json and audit.html.
+    Audit(Audit),
+    /// Take metrics of feature matrices that any program computed
+    ///
+    /// Every number stands beside the same against held-out rows, and beside what real data would score.
+    Metrics(Metrics),
     /// Sample images from a trained model, as PNG files and a grid
     ///
     /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
@@ -300,7 +311,7 @@ pub(crate) struct Export {
     pub(crate) layout: Layout,
 }
 
-fn device(text: &str) -> Result<Device, String> {
+pub(crate) fn device(text: &str) -> Result<Device, String> {
     match text {
         "cpu" => Ok(Device::Cpu),
         "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),

@@ -1,8 +1,8 @@
 //! One arm with one seed: data, training, evaluation.
 
-use crate::assemble::generate;
 use crate::evaluate::{Evaluated, evaluate};
 use crate::machine::peak_rss_bytes;
+use crate::monitor::{monitor, network};
 use crate::parts::Parts;
 use crate::progress::{Bar, Progress};
 use crate::recipe::Recipe;
@@ -10,12 +10,11 @@ use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{Denoiser, Error, Metric, Observer, Persist, Preconditioned, stream};
+use heldout_core::{Denoiser, Error, Observer, Persist, Preconditioned, stream};
+use heldout_features::FeaturesConfig;
 use heldout_data::{Batches, ImageSet, Split, find};
-use heldout_metrics::{Copies, MemorizedFraction, energy_distance};
 use heldout_train::{
-    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, MemorizationMonitor, Quality, Run, Sink,
-    TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
+    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
 };
 use std::fs;
 use std::path::Path;
@@ -23,9 +22,6 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tch::{Device, Tensor};
-
-/// Held-out images of a look during training: the floor is known well enough from these.
-const MONITOR_FLOOR_IMAGES: i64 = 256;
 
 /// An arm whose data are open and whose settings fit them.
 #[derive(Debug)]
@@ -95,7 +91,11 @@ impl<'a> Arm<'a> {
         if corruption.is_some() || !augment.is_empty() || !penalty.is_empty() {
             self.parts()?;
         }
-        Ok(())
+        // A classifier is trained when the run begins; all others can be had, or not, now.
+        match &self.recipe.monitor.features {
+            Some(FeaturesConfig::Classifier(_)) if self.set.labels.is_some() => Ok(()),
+            _ => network(self).map(drop),
+        }
     }
 
     /// `[C, H, W]` of the images.
@@ -145,39 +145,24 @@ impl<'a> Arm<'a> {
             }
             None => Box::new(validator),
         };
-        let metrics: [Box<dyn Metric>; 2] = [Copies::Exact, Copies::Transformed]
-            .map(|copies| Box::new(MemorizedFraction { copies, seed: self.seed }) as _);
-        let monitor = MemorizationMonitor {
-            generate: self.monitor_samples(model.clone()),
-            samples: recipe.monitor.samples,
-            every: recipe.monitor.every,
-            train: self.train.shallow_clone(),
-            held_out: self.held_out.narrow(0, 0, self.held_out.size()[0].min(MONITOR_FLOOR_IMAGES)),
-            metrics: metrics.into(),
-            quality: Some(Quality::new("energy_distance", Box::new(energy_distance))),
-            sink: sink.clone(),
-        };
+        let monitor = monitor(self, model.clone(), sink.clone())?;
         let kept = recipe.checkpoint.averages_every;
         let kept = kept.map(|every| Box::new(KeptAverages::new(&folder.join("averages"), every)) as _);
         let mut observers: Vec<Box<dyn Observer>> = vec![
             Box::new(TrainLogger::new(recipe.train.log_every, sink.clone())),
             validator,
-            Box::new(monitor),
+            monitor,
             Box::new(Progress::new(bar.clone(), format!("{} seed {}", self.name, self.seed))),
         ];
         observers.extend(kept);
         Ok(observers)
     }
 
-    fn monitor_samples(
-        &self,
-        model: Rc<Preconditioned>,
-    ) -> Box<dyn Fn(usize) -> heldout_core::Result<Tensor>> {
-        let mut config = self.recipe.sample.clone();
-        config.steps = self.recipe.monitor.sampling_steps;
-        let (shape, device) = (self.shape(), self.device);
-        let seed = stream(self.seed, "monitor samples", 0, 0);
-        Box::new(move |n| generate(model.as_ref(), &config, shape, 0..n as u64, seed, device))
+    /// Classes of the training and of the held-out images.
+    pub(crate) fn labels(&self) -> Option<[Tensor; 2]> {
+        let all = self.set.labels.as_ref()?;
+        let of = |index: &[usize]| Tensor::from_slice(&index.iter().map(|i| all[*i]).collect::<Vec<_>>());
+        Some([of(&self.split.train), of(&self.split.held_out)])
     }
 
     /// As many images of both sets; a training set that is smaller is repeated, with fresh noise for each repetition.
@@ -253,7 +238,7 @@ impl<'a> Arm<'a> {
             let samples = self.recipe.sample.samples;
             sink.write_once(
                 result.steps,
-                Event::Memorization { metric: metric.to_owned(), samples, measurement },
+                Event::Metric { metric: metric.to_owned(), samples, measurement },
             )?;
         }
         write_atomically(

@@ -46,14 +46,14 @@ pub(crate) fn evaluate(
     let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
     let sets = FeatureSets { generated: &generated, train: &arm.train, held_out: &held_out };
     let metric = |copies| MemorizedFraction { copies, seed };
-    let exact = metric(Copies::Exact).evaluate(&sets)?;
-    let transformed = metric(Copies::Transformed).evaluate(&sets)?;
+    let exact = metric(Copies::Exact).measure(&sets)?;
+    let transformed = metric(Copies::Transformed).measure(&sets)?;
 
     let copier = EmpiricalDenoiser::new(&arm.train, schedule);
     let copies =
         sample(&copier, &for_copier(&recipe.sample), COPIER_SAMPLES.min(recipe.sample.samples as u64))?;
     let copier_sets = FeatureSets { generated: &copies, ..sets };
-    let copier = metric(Copies::Exact).evaluate(&copier_sets)?.model.value;
+    let copier = metric(Copies::Exact).measure(&copier_sets)?.model.value;
 
     let shown = held_out.narrow(0, 0, held_out.size()[0].min(generated.size()[0]));
     let ours = metric(Copies::Exact).pairs(&generated, &arm.train)?;

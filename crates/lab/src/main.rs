@@ -1,6 +1,7 @@
 //! The command line of Heldout.
 
 mod args;
+mod measure;
 
 use anyhow::Result;
 use args::{Cli, Command, CostArgs, Experiment, RunOptions, Sample, Train};
@@ -86,6 +87,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 None => print!("{advice}"),
             }
         }
+        Command::Audit(a) => return a.run(),
+        Command::Metrics(m) => return m.run(),
         Command::Sample(s) => {
             let device = s.device.unwrap_or_else(Device::cuda_if_available);
             let Sample { model, n, out, seed, steps, sets, weights, .. } = s;

@@ -4,6 +4,8 @@ use crate::regularization::RegularizationConfig;
 use anyhow::{Context, Result, anyhow, bail};
 use heldout_core::{Error, NoiseSchedule, Parameterization};
 use heldout_data::SplitConfig;
+use heldout_features::FeaturesConfig;
+use heldout_metrics::FeatureMetric;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
@@ -107,8 +109,8 @@ pub struct ValidationConfig {
     pub early_stopping: Option<EarlyStoppingConfig>,
 }
 
-/// Watching for copies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Watching samples: for copies always, and by metrics on features where a network is named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorConfig {
     /// Steps between two looks.
@@ -117,6 +119,24 @@ pub struct MonitorConfig {
     pub samples: usize,
     /// Sampling steps of a look.
     pub sampling_steps: usize,
+    /// The network whose features are measured; its kernel distance to held-out images becomes the quality of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeaturesConfig>,
+    /// What is measured of them.
+    #[serde(default = "usual_metrics", skip_serializing_if = "is_usual")]
+    pub metrics: Vec<FeatureMetric>,
+    /// The largest share of the training time that looks may take; they wait when it is spent. When they come is then a
+    /// function of the machine, so that records, never weights, differ between two runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+}
+
+fn usual_metrics() -> Vec<FeatureMetric> {
+    FeatureMetric::USUAL.to_vec()
+}
+
+fn is_usual(metrics: &[FeatureMetric]) -> bool {
+    metrics == FeatureMetric::USUAL
 }
 
 /// How images are sampled.
@@ -181,6 +201,10 @@ impl Recipe {
         positive("monitor.every", self.monitor.every)?;
         positive("monitor.samples", self.monitor.samples as u64)?;
         positive("monitor.sampling_steps", self.monitor.sampling_steps as u64)?;
+        if let Some(budget) = self.monitor.budget.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            let reason = format!("{budget} is not between 0 and 1: it is a share of the training time");
+            return Err(Error::config("monitor.budget", reason));
+        }
         positive("sample.steps", self.sample.steps as u64)?;
         positive("sample.samples", self.sample.samples as u64)?;
         positive("sample.batch_size", self.sample.batch_size as u64)?;

@@ -141,9 +141,9 @@ fn scalars(event: &Event) -> Vec<(String, f64)> {
             all.extend(log_snr.iter().zip(train.iter().zip(held_out)).map(gap));
             all
         }
-        Event::Memorization { metric, measurement, .. } => vec![
-            (format!("memorization/{metric}"), measurement.model.value),
-            (format!("memorization/{metric}_floor"), measurement.floor.value),
+        Event::Metric { metric, measurement, .. } => vec![
+            (format!("metric/{metric}"), measurement.model.value),
+            (format!("metric/{metric}_floor"), measurement.floor.value),
         ],
         Event::Quality { metric, value, floor, .. } => {
             vec![(format!("quality/{metric}"), *value), (format!("quality/{metric}_floor"), *floor)]

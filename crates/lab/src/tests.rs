@@ -1,5 +1,7 @@
 //! How recipes are read and merged.
 
+mod calibration;
+
 use crate::recipe::Study;
 use crate::{find_recipe, project_root};
 

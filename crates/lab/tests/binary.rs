@@ -1,5 +1,7 @@
 //! The binary as a user meets it: runs, kills, resumes, and bad input.
 
+#[path = "binary/measure.rs"]
+mod measure;
 #[path = "binary/models.rs"]
 mod models;
 #[path = "binary/techniques.rs"]

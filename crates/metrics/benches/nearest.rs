@@ -23,7 +23,7 @@ fn nearest(c: &mut Criterion) {
     group.bench_function("prepare", |b| b.iter(|| black_box(References::new(train.view()))));
     group.bench_function("nearest", |b| b.iter(|| black_box(references.nearest(samples.view()))));
     group.bench_function("nearest of 18 versions", |b| {
-        b.iter(|| black_box(transformed_nearest(&references, samples.view(), [1, 16, 16])));
+        b.iter(|| black_box(transformed_nearest(samples.view(), train.view(), [1, 16, 16])));
     });
 }
 

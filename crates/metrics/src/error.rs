@@ -32,14 +32,77 @@ pub enum Error {
         /// What it needs.
         needed: usize,
     },
+    /// A row that has no direction.
+    #[error("{set}: row {row} is all zeros, which has no cosine with anything")]
+    ZeroRow {
+        /// Which set.
+        set: &'static str,
+        /// Which row.
+        row: usize,
+    },
+    /// Probabilities that are none.
+    #[error(
+        "{set}: row {row} is not a distribution (numbers from 0 on that sum to 1); logits have an entry of their own"
+    )]
+    NoDistribution {
+        /// Which set.
+        set: &'static str,
+        /// Which row.
+        row: usize,
+    },
+    /// A matrix that is no covariance.
+    #[error("covariance: row {row} is not symmetric, or its variance is negative")]
+    NoCovariance {
+        /// Which row.
+        row: usize,
+    },
+    /// A cell of the data-copying test that it cannot be made in.
+    #[error("{set}: no row in cell {cell}; use fewer cells or more rows")]
+    EmptyCell {
+        /// Which set.
+        set: &'static str,
+        /// Which cell.
+        cell: usize,
+    },
+    /// A setting that cannot be.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// What it is, and what it can be.
+        reason: String,
+    },
+    /// A decomposition that did not come to an end.
+    #[error("{what}: do not converge for these features; look for values of very different size in them")]
+    NoConvergence {
+        /// Of what.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// The set, setting or matrix that is wrong.
+    #[cfg(feature = "torch")]
+    fn field(&self) -> &'static str {
+        match self {
+            Self::NotFinite { set, .. }
+            | Self::Width { set, .. }
+            | Self::TooFew { set, .. }
+            | Self::ZeroRow { set, .. }
+            | Self::NoDistribution { set, .. }
+            | Self::EmptyCell { set, .. } => set,
+            Self::NoCovariance { .. } => "covariance",
+            Self::Setting { setting, .. } => setting,
+            Self::NoConvergence { what } => what,
+        }
+    }
 }
 
 #[cfg(feature = "torch")]
 impl From<Error> for heldout_core::Error {
     fn from(e: Error) -> Self {
-        let (Error::NotFinite { set, .. } | Error::Width { set, .. } | Error::TooFew { set, .. }) = e;
         let text = e.to_string();
         let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
-        Self::config(set, reason)
+        Self::config(e.field(), reason)
     }
 }

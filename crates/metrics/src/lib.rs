@@ -1,27 +1,75 @@
 #![doc = include_str!("../README.md")]
 
+mod agreement;
 mod bootstrap;
-mod distances;
+mod clusters;
+mod data_copying;
+mod draws;
 mod error;
+mod estimate;
+mod evaluate;
+mod feature_likelihood;
+mod feature_metric;
+mod feature_mixture;
+mod frechet;
+mod frechet_interval;
+mod inception_score;
+mod kernel;
+mod kernel_sums;
+mod linear;
+mod mifid;
+mod moments;
 mod nearest;
+mod neighbors;
+mod pair;
+mod points;
+mod products;
+mod real;
+mod reconstruction;
+mod sets;
 mod transformed;
+mod vendi;
 
 #[cfg(feature = "torch")]
 mod energy;
 #[cfg(feature = "torch")]
 mod memorized;
 #[cfg(feature = "torch")]
+mod on_features;
+#[cfg(feature = "torch")]
 mod oracle;
 
-pub use bootstrap::{Interval, bootstrap_mean};
+pub use agreement::{Agreement, Half, agreement};
+pub use bootstrap::{Interval, bootstrap_mean, median, wilson};
+pub use draws::subset;
+pub use evaluate::{Evaluation, Measured};
+pub use feature_metric::{FeatureMetric, Options};
+pub use clusters::Cells;
+pub use data_copying::{CellLabels, DataCopying, ThreeSets, data_copying, data_copying_in};
 pub use error::Error;
+pub use feature_likelihood::{FeatureLikelihood, feature_likelihood};
+pub use frechet::{FrechetDistance, FrechetReference, frechet_distance};
+pub use frechet_interval::FrechetInterval;
+pub use inception_score::InceptionScore;
+pub use kernel::{Subsets, cmmd, kernel_distance};
+pub use mifid::{Mifid, MifidOrder, mifid};
+pub use moments::Moments;
 pub use nearest::{MEMORIZED_RATIO, NearestPairs, References};
-pub use transformed::transformed_nearest;
+pub use real::Real;
+pub use reconstruction::{Psnr, psnr, ssim};
+pub use sets::Set;
+pub use transformed::{TransformedSearch, transformed_nearest};
+pub use neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, neighbors_within};
+pub use pair::{NeighborOptions, Pair};
+pub use points::{Points, center};
+pub use vendi::vendi_score;
 
 #[cfg(feature = "torch")]
 pub use energy::energy_distance;
 #[cfg(feature = "torch")]
 pub use memorized::{Copies, MemorizedFraction};
+#[cfg(feature = "torch")]
+pub use on_features::{OnFeatures, title};
 #[cfg(feature = "torch")]
 pub use oracle::{EmpiricalDenoiser, MixtureDenoiser};
 

@@ -2,7 +2,7 @@
 
 use crate::{Interval, MEMORIZED_RATIO, NearestPairs, References, bootstrap_mean, transformed_nearest};
 use heldout_core::{Error, Estimate, FeatureSets, Measurement, Metric, Result};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use tch::{Device, Kind, Tensor};
 
 /// What counts as a copy of a training image.
@@ -29,22 +29,38 @@ pub struct MemorizedFraction {
 impl MemorizedFraction {
     /// The two nearest of `train` for each of `queries`, both `[N, C, H, W]`.
     pub fn pairs(&self, queries: &Tensor, train: &Tensor) -> Result<NearestPairs> {
-        self.search(queries, &References::new(rows(train)?.view())?)
+        self.search(queries, rows(train)?.view())
     }
 
-    fn search(&self, queries: &Tensor, references: &References) -> Result<NearestPairs> {
+    /// `f_mem`, or `f_mem_transformed`.
+    pub fn name(&self) -> &'static str {
+        match self.copies {
+            Copies::Exact => "f_mem",
+            Copies::Transformed => "f_mem_transformed",
+        }
+    }
+
+    /// The share, beside that of held-out images.
+    pub fn measure(&self, sets: &FeatureSets<'_>) -> Result<Measurement> {
+        let train = rows(sets.train)?;
+        Ok(Measurement {
+            model: self.estimate(&self.search(sets.generated, train.view())?),
+            against_held_out: None,
+            floor: self.estimate(&self.search(sets.held_out, train.view())?),
+        })
+    }
+
+    fn search(&self, queries: &Tensor, references: ArrayView2<'_, f32>) -> Result<NearestPairs> {
+        let size = queries.size();
+        let queries = rows(queries)?;
         let found = match self.copies {
-            Copies::Exact => references.nearest(rows(queries)?.view()),
+            Copies::Exact => References::new(references)?.nearest(queries.view()),
             Copies::Transformed => {
-                let size = queries.size();
                 let &[_, channels, height, width] = size.as_slice() else {
                     return Err(Error::config("queries", format!("shape {size:?} is not [N, C, H, W]")));
                 };
-                transformed_nearest(
-                    references,
-                    rows(queries)?.view(),
-                    [channels, height, width].map(|n| n as usize),
-                )
+                let shape = [channels, height, width].map(|n| n as usize);
+                transformed_nearest(queries.view(), references, shape)
             }
         };
         Ok(found?)
@@ -59,24 +75,13 @@ impl MemorizedFraction {
 }
 
 impl Metric for MemorizedFraction {
-    fn name(&self) -> &str {
-        match self.copies {
-            Copies::Exact => "f_mem",
-            Copies::Transformed => "f_mem_transformed",
-        }
-    }
-
-    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Measurement> {
-        let references = References::new(rows(sets.train)?.view())?;
-        Ok(Measurement {
-            model: self.estimate(&self.search(sets.generated, &references)?),
-            floor: self.estimate(&self.search(sets.held_out, &references)?),
-        })
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>> {
+        Ok(vec![(self.name().to_owned(), self.measure(sets)?)])
     }
 }
 
 /// `[N, ..]` as rows on the host, f32.
-fn rows(t: &Tensor) -> Result<Array2<f32>> {
+pub(crate) fn rows(t: &Tensor) -> Result<Array2<f32>> {
     let flat =
         t.detach().to_device(Device::Cpu).to_kind(Kind::Float).f_reshape([t.size()[0], -1])?.contiguous();
     let shape = (flat.size()[0] as usize, flat.size()[1] as usize);

@@ -1,15 +1,16 @@
 //! The nearest references when flipped and shifted copies count as the image.
 
-use crate::distances::{approximate, check, error_bound, shortlist, squared_norms, two_smallest};
-use crate::{Error, NearestPairs, References};
-use ndarray::{Array2, ArrayView2, Axis};
-use rayon::prelude::*;
+use crate::neighbors::{Best, Blocks, each_tile, neighbors_in_tile};
+use crate::points::{center, check, hashes};
+use crate::{Error, NearestPairs, Points, Real};
+use ndarray::{Array1, ArrayView2, Axis};
+use std::collections::HashSet;
 
 /// Shifts in pixels, in both directions; with and without a horizontal flip that makes 18 versions.
 const SHIFTS: [isize; 3] = [-1, 0, 1];
 
-/// Queries of one block: bounds memory at `64 * N` numbers and one transformed reference set a thread.
-const BLOCK: usize = 64;
+/// References that are transformed at a time: bounds memory.
+const ROWS: usize = 4096;
 
 /// One version of an image `[C, H, W]`: for each of its pixels, the pixel of the original that it shows.
 ///
@@ -35,53 +36,78 @@ fn versions(shape: [usize; 3]) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// As [`References::nearest`], where the distance of a query to a reference is the least over the reference's 18
-/// versions: flipped or not, shifted by at most one pixel each way. `queries` is `[M, C * H * W]`.
+/// A search for the nearest references of queries, where references come a part at a time and none is kept.
 ///
-/// This finds the copies of models that were trained with flips and crops, which plain pixel distance misses.
-pub fn transformed_nearest(
-    references: &References,
-    queries: ArrayView2<'_, f32>,
-    shape: [usize; 3],
-) -> Result<NearestPairs, Error> {
-    let pixels: usize = shape.iter().product();
-    check("queries", queries, pixels)?;
-    if references.rows.ncols() != pixels {
-        return Err(Error::Width { set: "references", found: references.rows.ncols(), expected: pixels });
-    }
-    let versions = versions(shape);
-    let blocks: Vec<_> = queries.axis_chunks_iter(Axis(0), BLOCK).collect();
-    let found =
-        blocks.into_par_iter().flat_map_iter(|queries| nearest_of_block(references, queries, &versions));
-    Ok(NearestPairs::collect(found.collect()))
+/// As [`References::nearest`], but the distance of a query to a reference is the least over the reference's 18 versions:
+/// flipped or not, shifted by at most one pixel each way. This finds the copies of models that were trained with flips and
+/// crops, which plain pixel distance misses. References that are equal count once, with the first index.
+#[derive(Debug)]
+pub struct TransformedSearch<'q, T: Real> {
+    queries: Points<'q, T>,
+    center: Array1<f64>,
+    versions: Vec<Vec<usize>>,
+    nearest: Blocks<Best>,
+    seen: HashSet<u64>,
 }
 
-fn nearest_of_block(
-    references: &References,
-    queries: ArrayView2<'_, f32>,
-    versions: &[Vec<usize>],
-) -> Vec<[(f64, usize); 2]> {
-    let centered = &queries - &references.mean;
-    let norms = squared_norms(centered.view());
-    let mut least = Array2::from_elem((queries.nrows(), references.rows.nrows()), f32::INFINITY);
-    let mut largest_norm = 0.0f32;
-    for version in versions {
-        let shown = references.rows.select(Axis(1), version) - &references.mean;
-        let shown_norms = squared_norms(shown.view());
-        largest_norm = shown_norms.iter().copied().fold(largest_norm, f32::max);
-        let squared = approximate(centered.view(), norms.view(), shown.view(), shown_norms.view());
-        least.zip_mut_with(&squared, |a, b| *a = a.min(*b));
+impl<'q, T: Real> TransformedSearch<'q, T> {
+    /// For queries `[M, C * H * W]`; `shape` is `[C, H, W]`.
+    pub fn new(queries: ArrayView2<'q, T>, shape: [usize; 3]) -> Result<Self, Error> {
+        let center = center(queries);
+        let expected: usize = shape.iter().product();
+        if queries.ncols() != expected {
+            return Err(Error::Width { set: "queries", found: queries.ncols(), expected });
+        }
+        Ok(Self {
+            nearest: Blocks::new(queries.nrows(), || Best::new(2)),
+            queries: Points::new("queries", queries, center.view())?,
+            center,
+            versions: versions(shape),
+            seen: HashSet::new(),
+        })
     }
-    let one = |q: usize| {
-        let distance = |i: usize| {
-            let (query, row) = (queries.row(q), references.rows.row(i));
-            let square = |(x, j): (&f32, &usize)| (f64::from(*x) - f64::from(row[*j])).powi(2);
-            let each = versions.iter().map(|v| query.iter().zip(v).map(square).sum::<f64>());
-            each.fold(f64::INFINITY, f64::min).sqrt()
-        };
-        let margin = 2.0 * error_bound(norms[q], largest_norm, queries.ncols());
-        let candidates = shortlist(least.row(q).iter().copied(), margin);
-        two_smallest(candidates.into_iter().map(|i| (distance(i), references.index[i])))
-    };
-    (0..queries.nrows()).map(one).collect()
+
+    /// Compares with references, each known by its `index`.
+    pub fn add(&mut self, index: &[usize], references: ArrayView2<'_, T>) -> Result<(), Error> {
+        check("references", references, self.center.len())?;
+        if index.len() != references.nrows() {
+            let reason = format!("{} for {} references", index.len(), references.nrows());
+            return Err(Error::Setting { setting: "index", reason });
+        }
+        let hashes = hashes(references);
+        let new: Vec<usize> = (0..references.nrows()).filter(|i| self.seen.insert(hashes[*i])).collect();
+        for rows in new.chunks(ROWS) {
+            let part = references.select(Axis(0), rows);
+            for version in &self.versions {
+                let shown = Points::new("references", part.select(Axis(1), version), self.center.view())?;
+                each_tile(&self.queries, &shown, |tile, found| {
+                    neighbors_in_tile(tile, found, &self.nearest, &self.queries, &shown, |j| index[rows[j]]);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The two nearest of every query.
+    ///
+    /// Errors: fewer than two distinct references were there.
+    pub fn finish(self) -> Result<NearestPairs, Error> {
+        let distinct = self.seen.len();
+        if distinct < 2 {
+            return Err(Error::TooFew { set: "references", found: distinct, needed: 2 });
+        }
+        let found: Vec<_> = self.nearest.into_iter().map(|best| [best.found()[0], best.found()[1]]).collect();
+        Ok(NearestPairs::collect(found.into_iter(), |j| j as usize))
+    }
+}
+
+/// [`TransformedSearch`] of references `[N, C * H * W]` that are all there.
+pub fn transformed_nearest<T: Real>(
+    queries: ArrayView2<'_, T>,
+    references: ArrayView2<'_, T>,
+    shape: [usize; 3],
+) -> Result<NearestPairs, Error> {
+    let mut search = TransformedSearch::new(queries, shape)?;
+    search.add(&(0..references.nrows()).collect::<Vec<_>>(), references)?;
+    search.finish()
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backprop;
+mod budgeted;
 mod checkpoint;
 mod curve;
 mod early_stopping;
@@ -16,6 +17,7 @@ mod training;
 mod validation;
 
 pub use backprop::Backprop;
+pub use budgeted::Budgeted;
 pub use checkpoint::{
     Checkpoints, Choice, Loaded, Scores, sha256_of_file, write_atomically, write_tensors_atomically,
 };

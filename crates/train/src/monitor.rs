@@ -122,10 +122,9 @@ impl Observer for MemorizationMonitor {
         };
         let sets = FeatureSets { generated: &generated, train: &self.train, held_out: &self.held_out };
         for metric in &self.metrics {
-            let measurement = metric.evaluate(&sets)?;
-            let event =
-                Event::Memorization { metric: metric.name().to_owned(), samples: self.samples, measurement };
-            self.sink.write(done, event)?;
+            for (metric, measurement) in metric.evaluate(&sets)? {
+                self.sink.write(done, Event::Metric { metric, samples: self.samples, measurement })?;
+            }
         }
         if let Some(quality) = &mut self.quality {
             let event = quality.measure(&generated, &self.held_out)?;

@@ -35,9 +35,9 @@ pub enum Event {
         /// On held-out images, per level.
         held_out: Vec<f64>,
     },
-    /// How many samples are copies.
-    Memorization {
-        /// `f_mem`, or `f_mem_transformed` where flipped and shifted copies count too.
+    /// How samples relate to training and held-out images.
+    Metric {
+        /// `f_mem`; `f_mem_transformed` where flipped and shifted copies count too; `FD(EfficientNet-Lite0)`, ..
         metric: String,
         /// How many samples were drawn.
         samples: usize,

@@ -20,7 +20,8 @@ pub(crate) struct Triple {
     copy: bool,
 }
 
-fn data_uri(image: &Tensor) -> Result<String> {
+/// One image `[C, H, W]`, u8, for a page.
+pub(crate) fn data_uri(image: &Tensor) -> Result<String> {
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(png(image)?)))
 }
 

@@ -271,7 +271,7 @@ fn draw(x: &str, y: &str, range: Option<std::ops::Range<f64>>, all: &[Curve]) ->
 fn f_mem(run: &Loaded, names: &[String], shade: Shade<'_>) -> Result<Option<String>> {
     let curve = |name: &str, ink: Ink| {
         over_steps(run, name, ink, |e| match e {
-            Event::Memorization { metric, measurement: m, .. } if metric == "f_mem" => {
+            Event::Metric { metric, measurement: m, .. } if metric == "f_mem" => {
                 Some(if ink.dashed { m.floor.value } else { m.model.value })
             }
             _ => None,

@@ -1,0 +1,93 @@
+//! The observer that draws samples while a model trains.
+
+use crate::arm::Arm;
+use crate::assemble::generate;
+use anyhow::Result;
+use heldout_core::{Error, FeatureExtractor, Metric, Observer, Preconditioned, stream};
+use heldout_data::cache_folder;
+use heldout_features::{DataSet, FeaturesConfig, Labelled, Resources};
+use heldout_metrics::{
+    Copies, FeatureMetric, MemorizedFraction, NeighborOptions, OnFeatures, Options, Subsets, energy_distance, title,
+};
+use heldout_train::{Budgeted, MemorizationMonitor, Quality, Sink};
+use std::rc::Rc;
+use tch::Tensor;
+
+/// Held-out images of a look during training: the floor is known well enough from these.
+const FLOOR_IMAGES: i64 = 256;
+
+/// Draws with the initial noise of every look, and measures copies, the metrics of the recipe, and quality.
+pub(crate) fn monitor(
+    arm: &Arm<'_>,
+    model: Rc<Preconditioned>,
+    sink: Rc<dyn Sink>,
+) -> Result<Box<dyn Observer>> {
+    let config = &arm.recipe.monitor;
+    let copies = [Copies::Exact, Copies::Transformed];
+    let mut metrics: Vec<Box<dyn Metric>> =
+        copies.map(|copies| Box::new(MemorizedFraction { copies, seed: arm.seed }) as _).into();
+    let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
+    let quality = match network(arm)? {
+        None => Quality::new("energy_distance", Box::new(energy_distance)),
+        Some(network) => {
+            let seed = arm.seed;
+            let options = Options {
+                neighbors: NeighborOptions { seed, ..NeighborOptions::default() },
+                kid: Subsets::All,
+                seed,
+                ..Options::default()
+            };
+            let network: Rc<dyn FeatureExtractor> = Rc::from(network);
+            let batch = arm.recipe.sample.batch_size as i64;
+            let name = title(FeatureMetric::Kid, network.name());
+            metrics.push(Box::new(OnFeatures::new(network.clone(), config.metrics.clone(), options, batch)));
+            let seen = OnFeatures::new(network, Vec::new(), options, batch);
+            Quality::new(name, Box::new(move |generated, real| seen.kernel_distance(generated, real)))
+        }
+    };
+    let monitor = MemorizationMonitor {
+        generate: samples(arm, model),
+        samples: config.samples,
+        every: config.every,
+        train: arm.train.shallow_clone(),
+        held_out,
+        metrics,
+        quality: Some(quality),
+        sink: sink.clone(),
+    };
+    Ok(match config.budget {
+        Some(share) => Box::new(Budgeted::new(monitor, share, sink).map_err(|e| e.within("monitor"))?),
+        None => Box::new(monitor),
+    })
+}
+
+/// The feature network of the recipe, or why it cannot be had.
+pub(crate) fn network(arm: &Arm<'_>) -> Result<Option<Box<dyn FeatureExtractor>>> {
+    let Some(config) = &arm.recipe.monitor.features else { return Ok(None) };
+    let within = |e: Error| e.within("monitor");
+    let networks = cache_folder().map(|c| c.join("networks"));
+    let resources = Resources { networks: networks.as_deref(), labelled: None, device: arm.device };
+    let labels = match config {
+        FeaturesConfig::Classifier(_) => arm.labels(),
+        _ => None,
+    };
+    let Some([train_labels, held_out_labels]) = &labels else {
+        return Ok(Some(config.build(resources).map_err(within)?));
+    };
+    let unit = |x: &Tensor| (x + 1.0) / 2.0;
+    let (train, held_out) = (unit(&arm.train), unit(&arm.held_out));
+    let labelled = DataSet {
+        name: &arm.recipe.data.name,
+        train: Labelled { images: &train, labels: train_labels },
+        held_out: Labelled { images: &held_out, labels: held_out_labels },
+    };
+    Ok(Some(config.build(Resources { labelled: Some(labelled), ..resources }).map_err(within)?))
+}
+
+fn samples(arm: &Arm<'_>, model: Rc<Preconditioned>) -> Box<dyn Fn(usize) -> heldout_core::Result<Tensor>> {
+    let mut config = arm.recipe.sample.clone();
+    config.steps = arm.recipe.monitor.sampling_steps;
+    let (shape, device) = (arm.shape(), arm.device);
+    let seed = stream(arm.seed, "monitor samples", 0, 0);
+    Box::new(move |n| generate(model.as_ref(), &config, shape, 0..n as u64, seed, device))
+}

@@ -1,0 +1,161 @@
+//! A set beside a reference set: metrics on who is near whom.
+
+use crate::neighbors::{Balls, Cross, Inside, Wanted, cross, largest_ratio};
+use crate::{Error, Interval, NearestPairs, Real, Set, bootstrap_mean, median};
+use std::sync::OnceLock;
+
+/// What is free in the definitions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NeighborOptions {
+    /// The radius of a point's ball is the distance to this neighbour, the point itself not counted.
+    pub nearest_k: usize,
+    /// Whether the sphere belongs to the ball.
+    pub inside: Inside,
+    /// A sample is a copy when nearer than this share of the distance to the second-nearest.
+    pub memorized_ratio: f64,
+    /// Neighbours whose mean distance is the measure of Carlini's.
+    pub carlini_k: usize,
+    /// The share of that mean which is 1.
+    pub carlini_alpha: f64,
+    /// Seed of the bootstrap.
+    pub seed: u64,
+}
+
+impl Default for NeighborOptions {
+    /// Of prdc; Yoon et al. 2023; Carlini et al. 2023.
+    fn default() -> Self {
+        Self {
+            nearest_k: 5,
+            inside: Inside::Open,
+            memorized_ratio: crate::MEMORIZED_RATIO,
+            carlini_k: 50,
+            carlini_alpha: 0.5,
+            seed: 0,
+        }
+    }
+}
+
+/// Queries (samples, or what stands for them) and references (training images, or what stands for them).
+#[derive(Debug)]
+pub struct Pair<'s, 'a, T: Real> {
+    queries: &'s Set<'a, T>,
+    references: &'s Set<'a, T>,
+    options: NeighborOptions,
+    compared: OnceLock<Cross>,
+}
+
+impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
+    /// Both sets have the centre and the `nearest_k` of `options`.
+    pub fn new(queries: &'s Set<'a, T>, references: &'s Set<'a, T>, options: NeighborOptions) -> Self {
+        Self { queries, references, options, compared: OnceLock::new() }
+    }
+
+    /// The queries.
+    pub fn queries(&self) -> &'s Set<'a, T> {
+        self.queries
+    }
+
+    /// The references.
+    pub fn references(&self) -> &'s Set<'a, T> {
+        self.references
+    }
+
+    fn compared(&self) -> &Cross {
+        self.compared.get_or_init(|| {
+            let radii = [self.queries.squared_radii(), self.references.squared_radii()];
+            let radii = Some([radii[0].as_slice(), radii[1].as_slice()]);
+            cross(self.queries.points(), self.references.points(), Wanted { k: 2, radii, inside: self.options.inside })
+        })
+    }
+
+    fn balls(&self) -> &Balls {
+        self.compared().balls.as_ref().unwrap_or_else(|| unreachable!("radii were given"))
+    }
+
+    fn share(&self, holds: impl Iterator<Item = bool>) -> Interval {
+        self.mean(holds.map(|h| f64::from(u8::from(h))))
+    }
+
+    fn mean(&self, values: impl Iterator<Item = f64>) -> Interval {
+        bootstrap_mean(&values.collect::<Vec<_>>(), self.options.seed)
+    }
+
+    /// Share of the queries that lie in a reference's ball; Kynkäänniemi et al. 2019, Eq. 2.
+    pub fn precision(&self) -> Interval {
+        self.share(self.balls().held_by.iter().map(|n| *n > 0))
+    }
+
+    /// Share of the references that lie in a query's ball; Kynkäänniemi et al. 2019, Eq. 2.
+    pub fn recall(&self) -> Interval {
+        self.share(self.balls().recalled.iter().copied())
+    }
+
+    /// References' balls that hold a query, over `k`; Naeem et al. 2020, Eq. 4.
+    pub fn density(&self) -> Interval {
+        self.mean(self.balls().held_by.iter().map(|n| f64::from(*n) / self.options.nearest_k as f64))
+    }
+
+    /// Share of the references whose ball holds a query; Naeem et al. 2020, Eq. 5.
+    pub fn coverage(&self) -> Interval {
+        self.share(self.balls().covered.iter().copied())
+    }
+
+    /// For each query the largest `R / d` over the references whose radius is at most the median; Kynkäänniemi et al. 2019,
+    /// Eq. 3. Infinite where a query equals a reference.
+    pub fn realism_scores(&self) -> Vec<f64> {
+        let mut radii = self.references.squared_radii();
+        let median = median(radii.iter().map(|r| r.sqrt()).collect()).value;
+        radii.iter_mut().filter(|r| r.sqrt() > median).for_each(|r| *r = 0.0);
+        let ratios = largest_ratio(self.queries.points(), self.references.points(), &radii);
+        ratios.into_iter().map(f64::sqrt).collect()
+    }
+
+    /// Median of the scores, since a single copy makes the mean infinite.
+    pub fn realism(&self) -> Interval {
+        median(self.realism_scores())
+    }
+
+    /// Percentage of the queries that are farther from their nearest reference than that reference is from its own nearest
+    /// neighbour; Alaa et al. 2022, Eq. 6. 100 where nothing is copied.
+    pub fn auth_pct(&self) -> Interval {
+        let within = self.references.within();
+        let authentic = |row: &[(f64, u32)]| within.row(row[0].1 as usize)[0].0 < row[0].0;
+        self.mean(self.compared().nearest.rows().map(|row| if authentic(row) { 100.0 } else { 0.0 }))
+    }
+
+    /// The two nearest distinct references of every query.
+    pub fn nearest_pairs(&self) -> Result<NearestPairs, Error> {
+        Ok(match self.references.distinct()? {
+            Some(distinct) => distinct.nearest_of(self.queries.points()),
+            None => {
+                let nearest = self.compared().nearest.rows().map(|row| [row[0], row[1]]);
+                NearestPairs::collect(nearest, |j| j as usize)
+            }
+        })
+    }
+
+    /// Share of the queries with `d1 / d2 < 1/3` to the nearest two distinct references; Yoon et al. 2023; Gu et al. 2023,
+    /// Eq. 5.
+    pub fn f_mem(&self) -> Result<Interval, Error> {
+        Ok(self.share(self.nearest_pairs()?.memorized(self.options.memorized_ratio).into_iter()))
+    }
+
+    /// Distance to the nearest reference over `alpha` times the mean distance to the nearest `k`, for each query; Carlini et
+    /// al. 2023, Section 5.1. Below 1: extracted. With fewer references than `k` all of them are the neighbourhood.
+    pub fn carlini_distances(&self) -> Vec<f64> {
+        let wanted = Wanted { k: self.options.carlini_k, ..Wanted::default() };
+        let found = cross(self.queries.points(), self.references.points(), wanted);
+        let normalized = |row: &[(f64, u32)]| {
+            let mean = row.iter().map(|(d, _)| d.sqrt()).sum::<f64>() / row.len() as f64;
+            let nearest = row[0].0.sqrt();
+            // A query in a crowd of its own copies is a copy.
+            if nearest == 0.0 { 0.0 } else { nearest / (self.options.carlini_alpha * mean) }
+        };
+        found.nearest.rows().map(normalized).collect()
+    }
+
+    /// Share of the queries whose normalised distance is below 1.
+    pub fn carlini(&self) -> Interval {
+        self.share(self.carlini_distances().into_iter().map(|d| d < 1.0))
+    }
+}

@@ -1,0 +1,171 @@
+//! Rows prepared for distances: products in f32 propose pairs, differences in f64 decide them.
+
+use crate::{Error, Real};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use rayon::prelude::*;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hasher};
+
+/// Half the distance from 1 to the next f32: the largest relative error of one rounding.
+const ROUNDING: f32 = f32::EPSILON / 2.0;
+
+/// Rows of one task when rows are prepared.
+const ROWS: usize = 256;
+
+/// Feature rows `[N, D]`, prepared once for many searches.
+#[derive(Debug)]
+pub struct Points<'a, T> {
+    rows: CowArray<'a, T, Ix2>,
+    /// Less the common centre, so that an offset costs no digits.
+    centered: Array2<f32>,
+    /// `(1 - slack) |x|^2` of the centred rows.
+    low: Vec<f32>,
+}
+
+impl<'a, T: Real> Points<'a, T> {
+    /// Prepares `rows`, which `set` names in errors. Sets that are compared share their `center` `[D]`: near the mean of
+    /// both is best, any is right.
+    ///
+    /// Errors: a number that is not finite; rows of another width than the centre.
+    pub fn new(
+        set: &'static str,
+        rows: impl Into<CowArray<'a, T, Ix2>>,
+        center: ArrayView1<'_, f64>,
+    ) -> Result<Self, Error> {
+        let rows = rows.into();
+        check(set, rows.view(), center.len())?;
+        Ok(Self::prepare(rows, center))
+    }
+
+    /// Of rows that were looked at before.
+    pub(crate) fn prepare(rows: impl Into<CowArray<'a, T, Ix2>>, center: ArrayView1<'_, f64>) -> Self {
+        let rows = rows.into();
+        let width = rows.ncols();
+        let mut centered = Array2::<f32>::zeros(rows.raw_dim());
+        let mut low = vec![0.0f32; rows.nrows()];
+        let keep = 1.0 - slack(width);
+        let parts = centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().zip(low.par_chunks_mut(ROWS));
+        parts.zip(rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter()).for_each(|((mut out, low), rows)| {
+            for ((mut out, low), row) in out.outer_iter_mut().zip(low).zip(rows.outer_iter()) {
+                let mut norm = 0.0f64;
+                for ((out, x), c) in out.iter_mut().zip(row).zip(center) {
+                    *out = (wide(x) - c) as f32;
+                    norm += f64::from(*out) * f64::from(*out);
+                }
+                *low = keep * norm as f32;
+            }
+        });
+        Self { rows, centered, low }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.rows.nrows()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.nrows() == 0
+    }
+
+    /// As given.
+    pub fn rows(&self) -> ArrayView2<'_, T> {
+        self.rows.view()
+    }
+
+    pub(crate) fn centered(&self) -> ArrayView2<'_, f32> {
+        self.centered.view()
+    }
+
+    pub(crate) fn low(&self) -> &[f32] {
+        &self.low
+    }
+
+    /// `|x_i - y_j|^2` by differences in f64: the same whichever way round, 0 for equal rows.
+    pub(crate) fn squared(&self, i: usize, other: &Points<'_, T>, j: usize) -> f64 {
+        squared_distance(self.rows.row(i), other.rows.row(j))
+    }
+}
+
+/// In f64, exact.
+fn wide<T: Real>(x: &T) -> f64 {
+    (*x).into()
+}
+
+/// The mean row in f64.
+pub fn center<T: Real>(rows: ArrayView2<'_, T>) -> Array1<f64> {
+    let sums = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter().map(|rows| {
+        let mut sum = Array1::<f64>::zeros(rows.ncols());
+        rows.outer_iter().for_each(|row| sum.zip_mut_with(&row, |s, x| *s += wide(x)));
+        sum
+    });
+    // In the order of the rows, so that the last bit does not hang on the number of threads.
+    let sums: Vec<_> = sums.collect();
+    let total = sums.iter().fold(Array1::<f64>::zeros(rows.ncols()), |a, b| a + b);
+    total / (rows.nrows().max(1) as f64)
+}
+
+/// A number for the content of each row: equal rows have equal ones. 0 and -0 are one number.
+pub(crate) fn hashes<T: Real>(rows: ArrayView2<'_, T>) -> Vec<u64> {
+    let hash = |row: ArrayView1<'_, T>| {
+        let mut hasher = DefaultHasher::new();
+        row.iter().for_each(|x| hasher.write_u64((wide(x) + 0.0).to_bits()));
+        hasher.finish()
+    };
+    rows.axis_iter(Axis(0)).into_par_iter().map(hash).collect()
+}
+
+/// Indices of the rows that are no copy of an earlier row.
+pub(crate) fn distinct<T: Real>(rows: ArrayView2<'_, T>) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    hashes(rows).into_iter().enumerate().filter(|(_, hash)| seen.insert(*hash)).map(|(i, _)| i).collect()
+}
+
+/// How far `low(x) + low(y) - 2 x y` may lie below the squared distance, as a share of `|x|^2 + |y|^2`.
+///
+/// A sum of `D` products in f32, in any order, is off by at most `D u |x| |y|` (Higham 2002, Eq. 3.5; u the rounding), and
+/// `2 |x| |y| <= |x|^2 + |y|^2`; rounding the centred rows costs `4 u`, the norms and outer sums less than `8 u`.
+fn slack(width: usize) -> f32 {
+    1.02 * (width as f32 + 16.0) * ROUNDING
+}
+
+/// Every row finite, and of this width.
+pub(crate) fn check<T: Real>(set: &'static str, rows: ArrayView2<'_, T>, width: usize) -> Result<(), Error> {
+    if rows.ncols() != width {
+        return Err(Error::Width { set, found: rows.ncols(), expected: width });
+    }
+    let bad = |rows: ArrayView2<'_, T>| {
+        rows.outer_iter().position(|r| !r.iter().all(|x| wide(x).is_finite()))
+    };
+    let chunks = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter().enumerate();
+    match chunks.filter_map(|(i, rows)| Some(i * ROWS + bad(rows)?)).min() {
+        Some(row) => Err(Error::NotFinite { set, row }),
+        None => Ok(()),
+    }
+}
+
+/// Squared Euclidean distance in f64, a fixed order of summation.
+pub(crate) fn squared_distance<T: Real>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>) -> f64 {
+    match (a.as_slice(), b.as_slice()) {
+        (Some(a), Some(b)) => squared_distance_of(a, b),
+        _ => squared_distance_of(&a.to_vec(), &b.to_vec()),
+    }
+}
+
+fn squared_distance_of<T: Real>(a: &[T], b: &[T]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0f64; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f64 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| square(*x, *y)).sum();
+    for (a, b) in a.zip(b) {
+        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
+            *sum += square(*x, *y);
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+fn square<T: Real>(x: T, y: T) -> f64 {
+    let difference = wide(&x) - wide(&y);
+    difference * difference
+}

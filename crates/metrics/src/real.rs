@@ -1,0 +1,126 @@
+//! Feature matrices in f32 or f64.
+
+use crate::Error;
+use faer::MatRef;
+use faer::traits::RealField;
+use ndarray::ArrayView2;
+use std::borrow::Cow;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// What a feature may be: f32 or f64. Sums and whatever decides are in f64 for both.
+pub trait Real: sealed::Sealed + RealField + Copy + Into<f64> + Send + Sync + 'static {
+    /// Rounded to this type.
+    #[doc(hidden)]
+    fn from_f64(x: f64) -> Self;
+}
+
+impl Real for f32 {
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+}
+
+impl Real for f64 {
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+}
+
+/// A set of features `[N, D]`, one row after the other: all finite.
+#[derive(Debug, Clone)]
+pub(crate) struct Rows<'a, T: Clone> {
+    values: Cow<'a, [T]>,
+    pub(crate) width: usize,
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// At least `needed` rows of `width` numbers, not all of them equal where two are needed.
+    pub(crate) fn new(
+        set: &'static str,
+        rows: ArrayView2<'a, T>,
+        width: usize,
+        needed: usize,
+    ) -> Result<Self, Error> {
+        if rows.ncols() != width || width == 0 {
+            return Err(Error::Width { set, found: rows.ncols(), expected: width.max(1) });
+        }
+        let values = match rows.to_slice() {
+            Some(slice) => Cow::Borrowed(slice),
+            None => Cow::Owned(rows.iter().copied().collect()),
+        };
+        let set_of = Self { values, width };
+        let finite = |row: &[T]| row.iter().all(|x| (*x).into().is_finite());
+        if let Some(row) = set_of.iter().position(|row| !finite(row)) {
+            return Err(Error::NotFinite { set, row });
+        }
+        let found = match set_of.len() {
+            n if n >= 2 && set_of.iter().all(|row| row == set_of.row(0)) => 1,
+            n => n,
+        };
+        if found < needed {
+            return Err(Error::TooFew { set, found, needed });
+        }
+        Ok(set_of)
+    }
+
+    /// Rows as they are, of sets that were looked at before.
+    pub(crate) fn owned(values: Vec<T>, width: usize) -> Self {
+        Self { values: Cow::Owned(values), width }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    pub(crate) fn row(&self, i: usize) -> &[T] {
+        &self.values[i * self.width..(i + 1) * self.width]
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::ChunksExact<'_, T> {
+        self.values.chunks_exact(self.width)
+    }
+
+    /// `[N, D]`.
+    pub(crate) fn view(&self) -> ArrayView2<'_, T> {
+        ArrayView2::from_shape((self.len(), self.width), &self.values)
+            .unwrap_or_else(|_| unreachable!("rows of one width"))
+    }
+
+    /// `[N, D]` for faer.
+    pub(crate) fn matrix(&self) -> MatRef<'_, T> {
+        MatRef::from_row_major_slice(&self.values, self.len(), self.width)
+    }
+
+    /// The rows of these indices.
+    pub(crate) fn select(&self, indices: &[usize]) -> Rows<'static, T> {
+        Rows::owned(indices.iter().flat_map(|i| self.row(*i)).copied().collect(), self.width)
+    }
+
+    /// In f64.
+    pub(crate) fn to_f64(&self) -> Rows<'static, f64> {
+        Rows::owned(self.values.iter().map(|x| (*x).into()).collect(), self.width)
+    }
+
+    /// Every row divided by its Euclidean norm.
+    pub(crate) fn unit(&self, set: &'static str) -> Result<Rows<'static, T>, Error> {
+        let mut values = Vec::with_capacity(self.values.len());
+        for (row, x) in self.iter().enumerate() {
+            let norm = norm(x);
+            if norm == 0.0 {
+                return Err(Error::ZeroRow { set, row });
+            }
+            values.extend(x.iter().map(|x| T::from_f64((*x).into() / norm)));
+        }
+        Ok(Rows::owned(values, self.width))
+    }
+}
+
+/// Euclidean norm in f64.
+fn norm<T: Real>(row: &[T]) -> f64 {
+    row.iter().map(|x| (*x).into().powi(2)).sum::<f64>().sqrt()
+}
