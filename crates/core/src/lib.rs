@@ -18,7 +18,7 @@ pub use clock::{Clock, Curve};
 pub use cond::Cond;
 pub use curve::{CurveConfig, Ramp};
 pub use error::{Error, Result};
-pub use metric::{Estimate, FeatureExtractor, FeatureSets, Measurement, Metric};
+pub use metric::{Estimate, FeatureExtractor, FeatureOutput, FeatureSets, Measurement, Metric};
 pub use model::{
     Adapted, Adapter, Autoencoder, Backbone, Denoiser, Input, NoiseSchedule, Parameterization,
     Preconditioned, Prepared, Probe, Recorder, Residuals, Site,

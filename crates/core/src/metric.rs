@@ -5,10 +5,35 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use tch::Tensor;
 
+/// What a feature network says of a batch of images.
+#[derive(Debug)]
+pub struct FeatureOutput {
+    /// One vector an image, `[B, D]`.
+    pub features: Tensor,
+    /// Class logits `[B, K]`, where it has a head.
+    pub logits: Option<Tensor>,
+    /// Features with their place, `[B, S]`, for sFID, where it has them.
+    pub spatial: Option<Tensor>,
+}
+
+impl From<Tensor> for FeatureOutput {
+    /// Features `[B, D]` alone.
+    fn from(features: Tensor) -> Self {
+        Self { features, logits: None, spatial: None }
+    }
+}
+
 /// Images to features.
+///
+/// Law: an image's features do not depend on the others of its batch.
 pub trait FeatureExtractor: Debug {
-    /// `[B, 3, H, W]` in `[0, 1]` to `[B, D]`.
-    fn features(&self, images: &Tensor) -> Tensor;
+    /// As it stands in the names of metrics: `EfficientNet-Lite0`.
+    fn name(&self) -> &str;
+    /// Of images `[B, 3, H, W]` in `[0, 1]`; whoever has grey ones repeats their channel.
+    ///
+    /// # Errors
+    /// The network cannot take images of this kind.
+    fn extract(&self, images: &Tensor) -> Result<FeatureOutput>;
 }
 
 /// Features `[N, D]` (pixels are features too) of the three sets between which generalisation is measured.

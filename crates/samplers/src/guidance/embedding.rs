@@ -1,9 +1,9 @@
 //! Closeness to a target embedding.
 
 use crate::{RandomAffine, XStartScore};
-use heldout_core::{Cond, FeatureExtractor};
+use heldout_core::{Cond, FeatureExtractor, Result};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// How far two embeddings are apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +30,29 @@ pub struct EmbeddingScore<E> {
     pub augment: Option<RandomAffine>,
 }
 
+impl<E: FeatureExtractor> EmbeddingScore<E> {
+    /// Whether the encoder takes images `[C, H, W]`: ask before sampling, since a score cannot fail.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub fn check(&self, image: [i64; 3]) -> Result<()> {
+        let [c, h, w] = image;
+        let one = Tensor::zeros([1, c, h, w], (Kind::Float, Device::Cpu));
+        tch::no_grad(|| self.encoder.extract(&pixels(&one))).map(|_| ())
+    }
+}
+
+/// `[B, C, H, W]` in `[-1, 1]` as an encoder takes it.
+fn pixels(x: &Tensor) -> Tensor {
+    let pixels: Tensor = x * 0.5 + 0.5;
+    if pixels.size()[1] == 1 { pixels.expand([-1, 3, -1, -1], false) } else { pixels }
+}
+
 impl<E: FeatureExtractor> XStartScore for EmbeddingScore<E> {
+    /// # Panics
+    /// The encoder does not take images of this shape: see [`EmbeddingScore::check`].
     fn score(&self, x_start_hat: &Tensor, t: &Tensor, _: &Cond) -> Tensor {
-        let mut pixels: Tensor = x_start_hat * 0.5 + 0.5;
-        if pixels.size()[1] == 1 {
-            pixels = pixels.expand([-1, 3, -1, -1], false);
-        }
+        let pixels = pixels(x_start_hat);
         let (images, copies) = match &self.augment {
             None => (pixels, 1),
             Some(augment) => (augment.apply(&pixels, t), augment.copies),
@@ -44,7 +61,9 @@ impl<E: FeatureExtractor> XStartScore for EmbeddingScore<E> {
             let norm = e.square().sum_dim_intlist(1i64, true, e.kind()).sqrt();
             e / norm.clamp_min(1e-12)
         };
-        let found = unit(&self.encoder.features(&images));
+        let output = self.encoder.extract(&images);
+        let found =
+            unit(&output.unwrap_or_else(|e| panic!("the encoder of an embedding score: {e}")).features);
         let found = found.view([copies, -1, found.size()[1]]);
         let target = unit(&self.target).unsqueeze(0);
         let distance = match self.distance {

@@ -7,7 +7,8 @@ use crate::{
     Weighted, XStartScore,
 };
 use heldout_core::{
-    Backbone, Cond, Denoiser, FeatureExtractor, Input, NoiseSchedule, Preconditioned, Probe, like,
+    Backbone, Cond, Denoiser, Error, FeatureExtractor, FeatureOutput, Input, NoiseSchedule, Preconditioned,
+    Probe, Result, like,
 };
 use heldout_metrics::MixtureDenoiser;
 use heldout_schedules::{Flow, Prediction, Trigonometric};
@@ -334,9 +335,16 @@ fn a_score_moves_the_estimate_by_its_gradient() {
 struct Means;
 
 impl FeatureExtractor for Means {
-    fn features(&self, images: &Tensor) -> Tensor {
+    fn name(&self) -> &str {
+        "means"
+    }
+
+    fn extract(&self, images: &Tensor) -> Result<FeatureOutput> {
+        if images.size()[1] != 3 {
+            return Err(Error::config("images", format!("{:?}: three channels are needed", images.size())));
+        }
         let weights = Tensor::from_slice(&[1.0, 0.6, 0.2]).to_kind(images.kind()).view([1, 3, 1, 1]);
-        (images * weights).flatten(2, -1).mean_dim(2i64, false, images.kind())
+        Ok((images * weights).flatten(2, -1).mean_dim(2i64, false, images.kind()).into())
     }
 }
 
@@ -356,6 +364,8 @@ fn distances_are_those_of_angles() {
         let score = EmbeddingScore { encoder: Means, target, distance, augment: None };
         let found = score.score(&images, &t, &Cond::default()).double_value(&[0]);
         assert!((found + wanted).abs() < 1e-6, "{distance:?}: {found} for {wanted}");
+        score.check([1, 4, 4]).unwrap();
+        assert!(score.check([4, 4, 4]).unwrap_err().to_string().contains("three channels"));
     }
 }
 
