@@ -89,8 +89,8 @@ impl BatchSource for Batches {
     }
 }
 
-/// Fisher and Yates, by ChaCha8 from `seed`: the same for ever, on every machine.
-pub(crate) fn permutation(n: usize, seed: u64) -> Vec<usize> {
+/// The numbers below `n` in the order of Fisher and Yates, by ChaCha8 from `seed`: the same for ever, on every machine.
+pub fn permutation(n: usize, seed: u64) -> Vec<usize> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {

@@ -1,5 +1,6 @@
 //! Where data sets lie: shipped with the project, fetched into the cache, or anywhere by path.
 
+use crate::array::split_name;
 use heldout_core::{Error, Result};
 use std::env;
 use std::fs;
@@ -32,7 +33,7 @@ pub fn find(name: &str, root: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     let path = PathBuf::from(name);
-    if path.exists() {
+    if split_name(&path).0.exists() {
         return Ok(path);
     }
     let mut known = shipped(root);

@@ -1,7 +1,8 @@
-//! Folders of PNG and JPEG files.
+//! Folders of PNG and JPEG files of one shape, as training needs them.
 
+use crate::decode::{Head, decode, head, is_image, opaque};
 use heldout_core::{Error, Result};
-use image::{ColorType, DynamicImage, ImageReader, Limits};
+use image::DynamicImage;
 use rayon::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,6 @@ pub(crate) struct Folder {
     /// `[channels, height, width]` of every image.
     pub(crate) shape: [usize; 3],
 }
-
-/// Sides above this are not decoded: a small file can claim a huge image.
-const LARGEST_SIDE: u32 = 16_384;
 
 impl Folder {
     /// Lists the files, sorted by name, and looks at every header.
@@ -46,25 +44,24 @@ impl Folder {
         if paths.is_empty() {
             return fail("its subfolders hold no PNG or JPEG file");
         }
-        let heads: Vec<([usize; 2], bool)> = paths.par_iter().map(|p| head(p)).collect::<Result<_>>()?;
-        let [height, width] = heads[0].0;
-        if let Some(i) = heads.iter().position(|h| h.0 != [height, width]) {
-            let [h, w] = heads[i].0;
+        let heads: Vec<Head> = paths.par_iter().map(|p| shallow(p)).collect::<Result<_>>()?;
+        let [height, width] = heads[0].size;
+        if let Some(i) = heads.iter().position(|h| h.size != [height, width]) {
+            let [h, w] = heads[i].size;
             let reason = format!(
                 "{w}x{h} pixels where {} has {width}x{height}: make all one size",
                 paths[0].display()
             );
             return Err(Error::file(&paths[i], reason));
         }
-        let channels = if heads.iter().all(|(_, grey)| *grey) { 1 } else { 3 };
+        let channels = if heads.iter().all(|h| h.grey) { 1 } else { 3 };
         Ok(Self { paths, labels, classes, shape: [channels, height, width] })
     }
 
     /// Pixels of one image as `[C, H, W]`.
     pub(crate) fn read(&self, index: usize) -> Result<Vec<u8>> {
         let path = &self.paths[index];
-        let image =
-            reader(path)?.decode().map_err(|e| Error::file(path, format!("damaged or truncated: {e}")))?;
+        let image = decode(path)?;
         let [channels, height, width] = self.shape;
         if [image.height() as usize, image.width() as usize] != [height, width] {
             return Err(Error::file(
@@ -77,40 +74,24 @@ impl Folder {
 }
 
 fn planar(path: &Path, image: &DynamicImage, channels: usize) -> Result<Vec<u8>> {
-    if image.color().has_alpha() {
-        let rgba = image.to_rgba8();
-        if rgba.pixels().any(|p| p.0[3] != 255) {
-            return Err(Error::file(path, "is partly transparent: put it on a background first"));
-        }
+    if image.color().has_alpha() && image.to_rgba8().pixels().any(|p| p.0[3] != 255) {
+        return Err(Error::file(path, "is partly transparent: put it on a background first"));
     }
-    if channels == 1 {
-        return Ok(image.to_luma8().into_raw());
-    }
-    let rgb = image.to_rgb8();
-    Ok((0..3).flat_map(|c| rgb.pixels().map(move |p| p.0[c])).collect())
+    Ok(opaque(image, channels))
 }
 
-fn reader(path: &Path) -> Result<ImageReader<std::io::BufReader<fs::File>>> {
-    let mut reader =
-        ImageReader::open(path).map_err(Error::io(path))?.with_guessed_format().map_err(Error::io(path))?;
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(LARGEST_SIDE), Some(LARGEST_SIDE));
-    reader.limits(limits);
-    Ok(reader)
-}
-
-/// `[height, width]`, and whether it is grey, from the file's header.
-fn head(path: &Path) -> Result<([usize; 2], bool)> {
-    use image::ImageDecoder;
-    let damaged =
-        |e: image::ImageError| Error::file(path, format!("damaged, truncated or not an image: {e}"));
-    let decoder = reader(path)?.into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    let color = decoder.color_type();
-    if matches!(color, ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16) {
+/// The header of an image of 8 bits: more would be lost without a word.
+fn shallow(path: &Path) -> Result<Head> {
+    let head = head(path)?;
+    if head.deep {
         return Err(Error::file(path, "has 16 bits a channel: convert it to 8"));
     }
-    Ok(([height as usize, width as usize], matches!(color, ColorType::L8 | ColorType::La8)))
+    Ok(head)
+}
+
+/// Whether a folder has image files of its own.
+pub(crate) fn holds_images(folder: &Path) -> Result<bool> {
+    Ok(!entries(folder)?.0.is_empty())
 }
 
 /// Image files and subfolders, each sorted by name; hidden ones and other files are passed over.
@@ -121,9 +102,5 @@ fn entries(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     all.retain(|p| !p.file_name().unwrap_or_default().to_string_lossy().starts_with('.'));
     all.sort();
     let (folders, files): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| p.is_dir());
-    let is_image = |p: &PathBuf| {
-        let extension = p.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        ["png", "jpg", "jpeg"].contains(&extension.as_str())
-    };
-    Ok((files.into_iter().filter(is_image).collect(), folders))
+    Ok((files.into_iter().filter(|p| is_image(p)).collect(), folders))
 }

@@ -1,6 +1,8 @@
 //! A set of images of one shape, whatever it is stored in.
 
-use crate::folder::Folder;
+use crate::array::{is_array, split_name};
+use crate::array_images::{ArrayImages, PixelRange, planar, shards};
+use crate::folder::{Folder, holds_images};
 use crate::idx::{self, Idx};
 use crate::{Manifest, to_unit_range};
 use heldout_core::{Error, Result};
@@ -23,6 +25,8 @@ pub struct ImageSet {
     pub labels: Option<Vec<i64>>,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
+    /// What was taken for granted, where the files do not say it.
+    pub assumed: Vec<String>,
     store: Store,
 }
 
@@ -31,19 +35,34 @@ enum Store {
     /// `[N, H, W, C]`.
     Bytes(Vec<u8>),
     Files(Folder),
+    Arrays(ArrayImages),
 }
 
 impl ImageSet {
-    /// Opens a folder with `dataset.toml`, an IDX file (plain or gzipped, labels beside it by MNIST's naming), or a folder
-    /// of PNG and JPEG files, which may lie in one subfolder per class.
+    /// Opens a folder with `dataset.toml`, an IDX file (plain or gzipped, labels beside it by MNIST's naming), a folder
+    /// of PNG and JPEG files, which may lie in one subfolder per class, or arrays: a `.npy`, `.npz` or `.safetensors` file,
+    /// with the name of its array behind a colon where that is not plain, or a folder of such files.
     pub fn open(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Self::open_ranged(path, None)
+    }
+
+    /// As [`ImageSet::open`], where floats mean this; without it their minimum decides, and [`ImageSet::assumed`] says so.
+    pub fn open_ranged(path: &Path, range: Option<PixelRange>) -> Result<Self> {
+        let (file, _) = split_name(path);
+        let metadata = std::fs::metadata(&file).map_err(Error::io(&file))?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if metadata.is_file() && is_array(&file) {
+            return Ok(Self::from_arrays(name, ArrayImages::open(&[path.to_owned()], range)?));
+        }
         if metadata.is_file() {
             let labels = labels_beside(path).filter(|p| p.is_file());
             return Self::from_idx(name.clone(), name, None, path, labels.as_deref(), Vec::new());
         }
         if !path.join("dataset.toml").is_file() {
+            let arrays = shards(path)?;
+            if !arrays.is_empty() && !holds_images(path)? {
+                return Ok(Self::from_arrays(name, ArrayImages::open(&arrays, range)?));
+            }
             let folder = Folder::open(path)?;
             let (shape, labels, classes) = (folder.shape, folder.labels.clone(), folder.classes.clone());
             return Ok(Self {
@@ -53,6 +72,7 @@ impl ImageSet {
                 shape,
                 labels,
                 classes,
+                assumed: Vec::new(),
                 store: Store::Files(folder),
             });
         }
@@ -104,8 +124,22 @@ impl ImageSet {
             shape,
             labels: labels.transpose()?,
             classes,
+            assumed: Vec::new(),
             store: Store::Bytes(bytes),
         })
+    }
+
+    fn from_arrays(name: String, mut arrays: ArrayImages) -> Self {
+        Self {
+            title: name.clone(),
+            name,
+            origin: None,
+            shape: arrays.shape,
+            labels: arrays.labels.take(),
+            classes: Vec::new(),
+            assumed: std::mem::take(&mut arrays.assumed),
+            store: Store::Arrays(arrays),
+        }
     }
 
     /// Images.
@@ -113,6 +147,7 @@ impl ImageSet {
         match &self.store {
             Store::Bytes(bytes) => bytes.len() / self.pixels(),
             Store::Files(folder) => folder.paths.len(),
+            Store::Arrays(arrays) => arrays.len(),
         }
     }
 
@@ -130,10 +165,9 @@ impl ImageSet {
     pub fn image(&self, index: usize) -> Result<Vec<u8>> {
         match &self.store {
             Store::Files(folder) => folder.read(index),
+            Store::Arrays(arrays) => Ok(arrays.read(index)),
             Store::Bytes(bytes) => {
-                let image = &bytes[index * self.pixels()..(index + 1) * self.pixels()];
-                let channels = self.shape[0];
-                Ok((0..channels).flat_map(|c| image.iter().skip(c).step_by(channels).copied()).collect())
+                Ok(planar(&bytes[index * self.pixels()..(index + 1) * self.pixels()], self.shape[0]))
             }
         }
     }

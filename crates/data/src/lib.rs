@@ -1,21 +1,32 @@
 #![doc = include_str!("../README.md")]
 
+mod array;
+mod array_images;
 mod batches;
+mod decode;
 mod files;
 mod folder;
 mod idx;
 mod image_set;
 mod manifest;
+mod matrix;
 mod pixels;
+mod reading;
 mod split;
+mod stream;
 mod summary;
+mod walk;
 
-pub use batches::Batches;
+pub use array_images::PixelRange;
+pub use batches::{Batches, permutation};
 pub use files::{cache_folder, find, shipped};
 pub use image_set::ImageSet;
 pub use manifest::Manifest;
+pub use matrix::{Matrix, read_matrix};
 pub use pixels::{to_bytes, to_unit_range};
+pub use reading::{Reading, Unreadable};
 pub use split::{Split, SplitConfig};
+pub use stream::{ImageBatch, ImageStream, StreamOptions};
 pub use summary::Summary;
 
 #[cfg(test)]

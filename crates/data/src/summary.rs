@@ -24,6 +24,8 @@ pub struct Summary {
     pub std: f64,
     /// Images per class.
     pub classes: Vec<(String, usize)>,
+    /// What was taken for granted, where the files do not say it.
+    pub assumed: Vec<String>,
 }
 
 impl Summary {
@@ -50,6 +52,7 @@ impl Summary {
             mean,
             std: (squares as f64 / n - mean * mean).max(0.0).sqrt(),
             classes: counts.into_iter().map(|(l, n)| (class(l), n)).collect(),
+            assumed: set.assumed.clone(),
         })
     }
 }
@@ -65,6 +68,9 @@ impl fmt::Display for Summary {
         writeln!(f, "  images      {} of {width}x{height} pixels, {kind}", self.count)?;
         writeln!(f, "  duplicates  {} (equal to the last bit; left out of training)", self.duplicates)?;
         write!(f, "  pixels      mean {:.2}, standard deviation {:.2} (of 0 to 255)", self.mean, self.std)?;
+        for assumed in &self.assumed {
+            write!(f, "\n  assumed     {assumed}")?;
+        }
         for (class, n) in &self.classes {
             write!(f, "\n  {n:>8}  {class}")?;
         }

@@ -1,5 +1,8 @@
 //! Formats, every kind of damage, and the laws of splits and batches.
 
+mod arrays;
+mod streams;
+
 use crate::batches::permutation;
 use crate::{Batches, ImageSet, Split, SplitConfig, Summary, find, shipped, to_bytes, to_unit_range};
 use flate2::{Compression, write::GzEncoder};
