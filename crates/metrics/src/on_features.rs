@@ -58,7 +58,7 @@ impl OnFeatures {
         let features = Rc::new(sorted(self.features(images)?));
         let mut kept = self.kept.borrow_mut();
         if kept.len() == KEPT {
-            kept.remove(0);
+            drop(kept.remove(0));
         }
         kept.push((images.shallow_clone(), features.clone()));
         Ok(features)

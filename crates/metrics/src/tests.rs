@@ -10,7 +10,7 @@ use crate::{
     Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
     bootstrap_mean, energy_distance, transformed_nearest,
 };
-use heldout_core::{Cond, Denoiser, FeatureSets, Metric, NoiseSchedule, like};
+use heldout_core::{Cond, Denoiser, FeatureSets, NoiseSchedule, like};
 use heldout_testkit::{Golden, TrigSchedule, check_denoiser, check_metric, close};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use std::rc::Rc;

@@ -151,7 +151,7 @@ fn copies_are_told_from_fresh_data() {
     let copier = &train + &(normal(32, 300, 8) * 0.05);
     let (fresh, noise) = (normal(33, 300, 8), normal(34, 300, 8) * 3.0);
     fn sets<'a>(three: [&'a Array2<f64>; 3]) -> ThreeSets<'a, f64> {
-        let [generated, train, held_out] = three.map(Array2::view);
+        let [generated, train, held_out] = three.map(|s| s.view());
         ThreeSets { generated, train, held_out }
     }
     let c_t = |x: &Array2<f64>| data_copying(sets([x, &train, &held_out]), 3, 0).unwrap().interval;
