@@ -89,9 +89,10 @@ fn shallow(path: &Path) -> Result<Head> {
     Ok(head)
 }
 
-/// Whether a folder has image files of its own.
+/// Whether a folder has image files, of its own or in its subfolders.
 pub(crate) fn holds_images(folder: &Path) -> Result<bool> {
-    Ok(!entries(folder)?.0.is_empty())
+    let (files, folders) = entries(folder)?;
+    Ok(!files.is_empty() || folders.iter().any(|f| entries(f).is_ok_and(|(files, _)| !files.is_empty())))
 }
 
 /// Image files and subfolders, each sorted by name; hidden ones and other files are passed over.

@@ -14,7 +14,9 @@ use tch::{Device, nn};
 /// Images below which the network is told how its images were moved, and loses activations.
 const FEW: usize = 5_000;
 /// Images below which labels by class are too thin to learn classes from.
-const THIN: usize = 50;
+pub(crate) const THIN: usize = 50;
+/// Parameters for every number of the training set above which a model can copy all of it, given the steps.
+pub(crate) const COPIES_ALL: f64 = 0.1;
 
 /// What is known of the data and the model.
 #[derive(Debug)]
@@ -41,8 +43,13 @@ impl Facts {
 
     /// Parameters for every number that training sees.
     fn capacity(&self) -> f64 {
-        self.parameters as f64 / (self.train() as f64 * self.shape.iter().product::<i64>() as f64)
+        capacity(self.parameters, self.train(), self.shape.iter().product::<i64>() as usize)
     }
+}
+
+/// Parameters for every number of so many images of `pixels` numbers.
+pub(crate) fn capacity(parameters: u64, images: usize, pixels: usize) -> f64 {
+    parameters as f64 / (images as f64 * pixels as f64)
 }
 
 /// A recipe for `data`, as TOML with its reasons in comments; of the model `model` if one is named.
@@ -176,7 +183,7 @@ fn reasons(text: &mut String, facts: &Facts, own: bool) -> std::fmt::Result {
         text,
         "# {} parameters, {capacity:.2} for every number that training sees: {}",
         facts.parameters,
-        if capacity > 0.1 {
+        if capacity > COPIES_ALL {
             "enough to copy all of it, given the steps. What\n# keeps it from that is when it stops: early stopping \
              stays on (Yoon et al. 2023; Bonnaire et al. 2025)."
         } else {

@@ -2,6 +2,7 @@
 
 use crate::measure::{Audit, Metrics};
 use clap::{Args, Parser, Subcommand};
+use heldout_data::PixelRange;
 use heldout_lab::WeightsChoice;
 use std::path::PathBuf;
 use tch::Device;
@@ -84,9 +85,15 @@ pub(crate) enum Command {
     },
     /// Say what a data set holds: count, shape, classes, duplicates
     Dataset {
-        /// A shipped or fetched name, or a path: IDX file, or folder of PNG and JPEG files
+        /// A shipped or fetched name, or a path: folder of PNG and JPEG files, IDX, .npy, .npz or .safetensors
         path: String,
     },
+    /// Say what in a data set would make a model copy it: repetitions, labels, size
+    ///
+    /// Finds images that are equal or nearly so (flips, shifts by a pixel and brightness count as equal), labels that are
+    /// unique or might as well be random, images of one colour and files that cannot be read, and says what to expect.
+    /// DATA is anything that `dataset` reads, or a folder of images of any sizes, gone through with its subfolders.
+    AuditData(AuditData),
     /// Print a completion script for your shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -299,6 +306,24 @@ pub(crate) struct Describe {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AuditData {
+    /// A shipped or fetched data set; a folder of images; an IDX, .npy, .npz or .safetensors file, as FILE or FILE:ARRAY
+    pub(crate) data: String,
+    /// A preset, a model folder or file, or the folder of a trained arm, to say whether it could copy the set
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// What floats of arrays mean: unit is [0, 1], signed is [-1, 1]; by default their minimum says it
+    #[arg(long, value_name = "RANGE", value_parser = floats)]
+    pub(crate) floats: Option<PixelRange>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// An HTML page with pictures of the repetitions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Export {
     /// Folder of an arm or one of its checkpoints; or a model folder or file, or OWNER/NAME on the hub
     pub(crate) model: String,
@@ -309,6 +334,14 @@ pub(crate) struct Export {
     pub(crate) weights: Weights,
     #[command(flatten)]
     pub(crate) layout: Layout,
+}
+
+fn floats(text: &str) -> Result<PixelRange, String> {
+    match text {
+        "unit" => Ok(PixelRange::Unit),
+        "signed" => Ok(PixelRange::Signed),
+        _ => Err("is neither unit nor signed".to_owned()),
+    }
 }
 
 pub(crate) fn device(text: &str) -> Result<Device, String> {

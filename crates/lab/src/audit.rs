@@ -144,7 +144,7 @@ pub fn audit(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, out: &P
     let audit = judge(request, network, &sets)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let json = serde_json::to_string_pretty(&audit)? + "\n";
-    let page = page::render(&audit, &sets)?;
+    let page = page::page(&audit, &sets)?;
     write_atomically(&out.join("audit.json"), json.as_bytes())?;
     write_atomically(&out.join("audit.html"), page.as_bytes())?;
     Ok(audit)

@@ -4,6 +4,7 @@ mod advise;
 mod arm;
 mod assemble;
 mod audit;
+mod audit_data;
 mod cost;
 mod describe;
 mod dirs;
@@ -30,6 +31,9 @@ mod weights_choice;
 
 pub use advise::advise;
 pub use audit::{Audit, AuditRequest, ClassShare, Finding, Share, Suspect, audit, free_audit_folder};
+pub use audit_data::{
+    AuditDataRequest, DataAudit, Duplicates, Expectation, Images, LabelKind, Labels, ModelSize, audit_data,
+};
 pub use cost::{Cost, CostRequest, costs};
 pub use describe::{DescribeRequest, Description, describe};
 pub use dirs::{find_fragment, find_recipe, fragments, project_root, recipes};

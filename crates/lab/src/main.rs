@@ -10,9 +10,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    Cost, CostRequest, DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult,
-    SampleRequest, Study, advise, check, costs, describe, export, find_fragment, find_recipe, forward,
-    fragments, free_folder, pilots, project_root, recipes, resumed, run, sample, stop_step, write_report,
+    AuditDataRequest, Cost, CostRequest, DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request,
+    RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, export, find_fragment,
+    find_recipe, forward, fragments, free_folder, pilots, project_root, recipes, resumed, run, sample,
+    stop_step, write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
@@ -141,6 +142,18 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Report { run } => println!("{}", write_report(&run)?.display()),
         Command::Dataset { path } => {
             println!("{}", Summary::of(&ImageSet::open(&find(&path, &project_root().join("datasets"))?)?)?);
+        }
+        Command::AuditData(a) => {
+            let request = AuditDataRequest { data: &a.data, model: a.model.as_deref(), range: a.floats };
+            let audit = audit_data(&request)?;
+            if let Some(out) = &a.out {
+                write_atomically(out, audit.page()?.as_bytes())?;
+            }
+            match (a.json, &a.out) {
+                (true, _) => println!("{}", serde_json::to_string_pretty(&audit)?),
+                (false, Some(out)) => println!("{audit}\n\n{}", out.display()),
+                (false, None) => println!("{audit}"),
+            }
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "heldout", &mut std::io::stdout());

@@ -1,5 +1,7 @@
 //! The binary as a user meets it: runs, kills, resumes, and bad input.
 
+#[path = "binary/audit_data.rs"]
+mod audit_data;
 #[path = "binary/measure.rs"]
 mod measure;
 #[path = "binary/models.rs"]

@@ -58,7 +58,7 @@ pub use nearest::{MEMORIZED_RATIO, NearestPairs, References};
 pub use real::Real;
 pub use reconstruction::{Psnr, psnr, ssim};
 pub use sets::Set;
-pub use transformed::{TransformedSearch, transformed_nearest};
+pub use transformed::{TransformedSearch, transformed_nearest, versions};
 pub use neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, neighbors_within};
 pub use pair::{NeighborOptions, Pair};
 pub use points::{Points, center};

@@ -28,7 +28,9 @@ fn version([channels, height, width]: [usize; 3], flip: bool, dy: isize, dx: isi
     places.map(source).collect()
 }
 
-fn versions(shape: [usize; 3]) -> Vec<Vec<usize>> {
+/// The 18 versions of an image `[C, H, W]` that count as the image: flipped or not, shifted by at most one pixel each way.
+/// For each pixel of a version, the pixel of the original that it shows.
+pub fn versions(shape: [usize; 3]) -> Vec<Vec<usize>> {
     let shifts = || SHIFTS.into_iter().flat_map(|dy| SHIFTS.map(|dx| (dy, dx)));
     [false, true]
         .into_iter()

@@ -171,6 +171,10 @@ fn shards_are_one_set_in_the_order_of_their_names() {
     write(&folder.path().join("c.safetensors"), &[("images", images.narrow(0, 0, 1)), ("labels", labels)]);
     let error = ImageSet::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("holds no labels"), "{error}");
+    // Pictures in classes come before arrays that lie about.
+    std::fs::create_dir(folder.path().join("class")).unwrap();
+    super::save(&folder.path().join("class/1.png"), 1);
+    assert_eq!(ImageSet::open(folder.path()).unwrap().classes, ["class"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::sets::Sets;
 use super::verdict::percent;
 use super::{Audit, Suspect};
 use crate::feature_metrics::MetricRow;
-use crate::report::{data_uri, render_page};
+use crate::report::data_uri;
 use anyhow::Result;
 use heldout_data::ImageStream;
 use serde::Serialize;
@@ -41,7 +41,7 @@ struct Triple {
     copy: bool,
 }
 
-pub(super) fn render(audit: &Audit, sets: &Sets) -> Result<String> {
+pub(super) fn page(audit: &Audit, sets: &Sets) -> Result<String> {
     let rows = audit.metrics.iter().map(|(name, row)| Row { name, cells: cells(row, audit.copier.get(name)) });
     let class = |c: &super::ClassShare| {
         let marked = if c.missing { "missing or rare" } else { "" };
@@ -52,7 +52,7 @@ pub(super) fn render(audit: &Audit, sets: &Sets) -> Result<String> {
         suspects.iter().take(most).map(|s| triple(s, stream, &sets.train.stream)).collect()
     };
     let [_, height, width] = audit.compared_pixels;
-    render_page(
+    crate::report::render(
         "audit.html",
         include_str!("audit.html"),
         &Page {

@@ -20,7 +20,7 @@ pub(crate) struct Triple {
     copy: bool,
 }
 
-/// One image `[C, H, W]`, u8, for a page.
+/// One image `[C, H, W]`, u8, as what `src` takes.
 pub(crate) fn data_uri(image: &Tensor) -> Result<String> {
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(png(image)?)))
 }
