@@ -1,7 +1,7 @@
 //! Data sets: those that ship, and those that are fetched.
 
 use crate::root::{cache, root};
-use crate::{experiment, process};
+use crate::{experiment, networks, process};
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder, read::GzDecoder};
 use serde::{Deserialize, Serialize};
@@ -15,11 +15,11 @@ use std::process::Command as Process;
 /// What to do with data sets.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Those that ship and those that can be fetched
+    /// Those that ship and those that can be fetched, networks too
     List,
-    /// Put a data set into the cache, where recipes find it by name
+    /// Put a data set or a feature network into the cache, where it is found by name
     Fetch {
-        /// fashion-mnist or mnist
+        /// fashion-mnist, mnist or efficientnet-lite0
         name: String,
     },
     /// Say what a data set holds
@@ -158,12 +158,15 @@ fn list() -> Result<()> {
         let state = if there { "in the cache" } else { "cargo xtask datasets fetch" };
         println!("{:20} {:>7}  {:9} {:14} {} ({state})", f.name, 60_000, "28x28x1", f.license, f.title);
     }
-    Ok(())
+    networks::list()
 }
 
 fn fetch(name: &str) -> Result<()> {
+    if let Some(fetched) = networks::fetch(name) {
+        return fetched;
+    }
     let Some(f) = FETCHABLE.iter().find(|f| f.name == name) else {
-        let known: Vec<&str> = FETCHABLE.iter().map(|f| f.name).collect();
+        let known: Vec<&str> = FETCHABLE.iter().map(|f| f.name).chain(networks::names()).collect();
         bail!("`{name}` cannot be fetched; known are {}", known.join(", "));
     };
     let datasets = cache()?.join("datasets");

@@ -6,6 +6,8 @@ mod doctor;
 mod experiment;
 mod golden;
 mod libtorch;
+mod networks;
+mod pickle;
 mod process;
 mod root;
 mod setup;
@@ -27,7 +29,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Put libtorch 2.13.0 into the user's cache folder and link it into this clone
+    /// Put libtorch 2.13.0 into the user's cache folder and link it into this clone; fetch the network that tests need
     Setup {
         /// What libtorch computes on
         #[arg(long, value_enum, default_value_t = setup::Device::Cpu)]
@@ -58,7 +60,7 @@ enum Command {
     Ci,
     /// Check the house rules
     Tidy,
-    /// List, fetch or describe data sets
+    /// List, fetch or describe data sets, and fetch feature networks
     Datasets {
         #[command(subcommand)]
         command: Option<datasets::Command>,

@@ -2,7 +2,7 @@
 
 use crate::libtorch::{Source, VERSION, source, version_of};
 use crate::root::{cache, root};
-use crate::{process, wheels};
+use crate::{networks, process, wheels};
 use anyhow::{Context, Result, bail};
 use fs4::fs_std::FileExt;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,7 @@ pub(crate) fn run(device: Device) -> Result<()> {
             println!("libtorch {VERSION} is at {}", installed.display());
         }
     }
+    networks::ensure();
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Tests and benches.
 
-use crate::{libtorch, process, setup, tools};
+use crate::{libtorch, networks, process, setup, tools};
 use anyhow::Result;
 use std::env;
 
 /// nextest runs a process per test, since libtorch's random generator is one per process; then the docs' examples.
 pub(crate) fn test(args: &[String]) -> Result<()> {
     setup::ensure()?;
+    networks::ensure();
     tools::ensure("cargo-nextest")?;
     let mut nextest = process::cargo();
     nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(args).env("PATH", tools::path()?);

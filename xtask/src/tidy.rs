@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
     ("heldout-torch-ext", &[]),
@@ -22,12 +22,14 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("heldout-regularization", &["heldout-nn", "heldout-torch-ext"]),
     ("heldout-metrics", &[]),
     ("heldout-data", &[]),
+    ("heldout-features", &["heldout-nn", "heldout-weights"]),
     ("heldout-train", &["heldout-torch-ext"]),
     ("heldout-weights", &["heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit"]),
     (
         "heldout-lab",
         &[
             "heldout-data",
+            "heldout-features",
             "heldout-metrics",
             "heldout-nn",
             "heldout-regularization",

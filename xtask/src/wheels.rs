@@ -17,7 +17,8 @@ pub(crate) fn unpack_cpu(downloads: &Path, target: &Path) -> Result<()> {
     if cuda_build {
         wanted.extend(["nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*"].map(str::to_owned));
     }
-    download(&wanted, downloads)?;
+    download(&wanted, downloads, "libtorch")
+        .with_context(|| format!("or set LIBTORCH to the folder of a libtorch {VERSION} that you have"))?;
     fs::create_dir_all(target.join("lib"))?;
     for wheel in wheels(downloads)? {
         unpack(&wheel, target, cuda_build).with_context(|| format!("{}", wheel.display()))?;
@@ -30,8 +31,8 @@ pub(crate) fn unpack_cpu(downloads: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// pip or uv, whichever is there, with the user's own index settings.
-fn download(wanted: &[String], into: &Path) -> Result<()> {
+/// Wheels of these packages by pip or uv, whichever is there, with the user's own index settings; `what` they are for.
+pub(crate) fn download(wanted: &[String], into: &Path, what: &str) -> Result<()> {
     let has = |program: &str, args: &[&str]| process::output(program, args).is_some();
     let mut command = if has("python3", &["-m", "pip", "--version"]) {
         let mut c = Command::new("python3");
@@ -44,17 +45,16 @@ fn download(wanted: &[String], into: &Path) -> Result<()> {
         c.arg("pip");
         c
     } else {
-        bail!(
-            "neither pip nor uv is there to download libtorch: install python3-pip, or set LIBTORCH to a libtorch {VERSION}"
-        );
+        bail!("neither pip nor uv is there to download {what}: install python3-pip");
     };
     command.args(["download", "--no-deps", "--only-binary=:all:", "--dest"]).arg(into).args(wanted);
-    process::run_terse(&mut command).context(
-        "libtorch could not be downloaded (network, index settings or disk?); try again, or set LIBTORCH to a folder that you have",
-    )
+    process::run_terse(&mut command).with_context(|| {
+        format!("{what} could not be downloaded (network, index settings or disk?); try again")
+    })
 }
 
-fn wheels(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The wheels in a folder.
+pub(crate) fn wheels(folder: &Path) -> Result<Vec<PathBuf>> {
     let paths = fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
     Ok(paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "whl")).collect())
 }

@@ -336,7 +336,7 @@ pub(crate) struct Export {
     pub(crate) layout: Layout,
 }
 
-fn floats(text: &str) -> Result<PixelRange, String> {
+pub(crate) fn floats(text: &str) -> Result<PixelRange, String> {
     match text {
         "unit" => Ok(PixelRange::Unit),
         "signed" => Ok(PixelRange::Signed),

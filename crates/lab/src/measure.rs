@@ -181,9 +181,9 @@ pub(crate) struct Audit {
     /// Folder for audit.html and audit.json; audit by default, numbered if it is taken
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What floats of arrays mean: unit ([0, 1]) or symmetric ([-1, 1]); their minimum says it by default
-    #[arg(long, value_name = "RANGE")]
-    range: Option<PixelRange>,
+    /// What floats of arrays mean: unit is [0, 1], signed is [-1, 1]; by default their minimum says it
+    #[arg(long, value_name = "RANGE", value_parser = super::args::floats)]
+    floats: Option<PixelRange>,
     /// Longer side at which pixels are compared; what is larger is shrunk to it
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     compared_side: usize,
@@ -215,7 +215,7 @@ impl Audit {
             generated: &self.generated,
             train: &self.train,
             held_out: self.held_out.as_deref(),
-            range: self.range,
+            range: self.floats,
             compared_side: self.compared_side,
             batch_size: self.batch_size,
             options: Options {

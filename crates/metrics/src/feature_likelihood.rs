@@ -27,7 +27,7 @@ pub struct FeatureLikelihood {
     pub left_out: usize,
 }
 
-/// FLD of Jiralerspong et al. 2023, section 3, with the settings of its authors' code: features are standardized by the
+/// FLD of Jiralerspong et al. 2023, with the settings of its authors' code: features are standardized by the
 /// held-out set; every sample (at most 10,000, drawn by `seed`) is the center of an isotropic Gaussian; their variances are
 /// fitted to the training set by Adam; then the held-out set's likelihood is taken.
 ///

@@ -33,6 +33,8 @@ pub(crate) struct Factor {
     pub(crate) matrix: Mat<f64>,
     /// Lower triangular and of full rank; otherwise columns that span what the rows span.
     pub(crate) triangular: bool,
+    /// At most `R`.
+    pub(crate) rank: usize,
 }
 
 impl Factor {
@@ -46,13 +48,13 @@ impl Factor {
             && let Ok(found) = covariance.llt(Side::Lower)
             && (0..width).all(|j| found.L()[(j, j)].powi(2) > least)
         {
-            return Ok(Self { matrix: found.L().to_owned(), triangular: true });
+            return Ok(Self { matrix: found.L().to_owned(), triangular: true, rank: width });
         }
         let (values, vectors) = eigenvectors(covariance)?;
         let first = values.iter().position(|v| *v > least).unwrap_or(width).max(width.saturating_sub(rank));
         let mut matrix = vectors.subcols(first, width - first).to_owned();
         scale_columns(&mut matrix, values[first..].iter().map(|v| v.sqrt()));
-        Ok(Self { matrix, triangular: false })
+        Ok(Self { matrix, triangular: false, rank: width - first })
     }
 
     /// Of the covariance of few rows: the centered rows themselves.
@@ -60,7 +62,7 @@ impl Factor {
         let mut matrix = centered(rows, 0, rows.len(), mean);
         let factor = 1.0 / ((rows.len() - 1) as f64).sqrt();
         scale_columns(&mut matrix, std::iter::repeat_n(factor, rows.len()));
-        Self { matrix, triangular: false }
+        Self { matrix, triangular: false, rank: rows.len() - 1 }
     }
 }
 
@@ -134,7 +136,7 @@ impl FrechetReference {
         let rank = generated.count() - 1;
         let full = rank >= self.width() && covariance.llt(Side::Lower).is_ok();
         let product = self.factor.matrix.transpose() * (&covariance * &self.factor.matrix);
-        let root = sum_of_roots(&eigenvalues(&product)?, rank);
+        let root = sum_of_roots(&eigenvalues(&product)?, rank.min(self.factor.rank));
         Ok(self.assemble(generated.mean(), trace, root, !full))
     }
 

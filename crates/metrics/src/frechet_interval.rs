@@ -35,9 +35,9 @@ impl FrechetReference {
     /// The distance of rows `[N, D]` with its interval, which costs the eigenvectors of a `[D, D]` matrix.
     ///
     /// Where `N > D` by the delta method: the standard error of the mean of the samples' influences (the derivative of the
-    /// squared Bures distance is the identity minus the optimal transport map; Malagò et al. 2018, Prop. 6, Bhatia et al.
-    /// 2019). Otherwise by the jackknife over 20 groups, row `i` in group `i mod 20` (Efron and Stein 1981), with Student's
-    /// t of 19 degrees of freedom.
+    /// squared Bures distance is the identity minus the optimal transport map; Bhatia et al. 2019). Otherwise by the
+    /// jackknife that leaves out one of 20 groups of `N / 20` rows (Shao and Wu 1989), with Student's t of 19 degrees of
+    /// freedom.
     pub fn interval_of<T: Real>(&self, generated: ArrayView2<'_, T>) -> Result<FrechetInterval, Error> {
         let rows = Rows::new("generated", generated, self.width(), 3)?;
         if rows.len() > self.width() {
@@ -91,14 +91,17 @@ impl FrechetReference {
             scale_columns(&mut inverse, lengths);
             map = inverse * map;
         }
-        Ok((sum_of_roots(&values, values.len()), map))
+        Ok((sum_of_roots(&values, own.rank.min(self.factor.rank)), map))
     }
 
-    /// Standard error from leaving out a group at a time.
+    /// Standard error from leaving out a group at a time: row `i` is in group `i mod 20`. All groups have one size, since the
+    /// distance of fewer rows is larger; what is left over is in none.
     fn by_jackknife<T: Real>(&self, rows: &Rows<'_, T>) -> Result<f64, Error> {
         let groups = GROUPS.min(rows.len());
+        let size = rows.len() / groups;
         let without = |g: usize| {
-            let kept: Vec<usize> = (0..rows.len()).filter(|i| i % groups != g).collect();
+            let kept: Vec<usize> =
+                (0..rows.len()).filter(|i| i % groups != g || *i >= size * groups).collect();
             let kept = rows.select(&kept);
             let mut mean = vec![0.0; kept.width];
             kept.iter().for_each(|row| mean.iter_mut().zip(row).for_each(|(m, x)| *m += (*x).into()));
@@ -112,12 +115,12 @@ impl FrechetReference {
             Ok(squared_distance(&mean, &self.mean) + trace + self.trace - 2.0 * root)
         };
         let values: Vec<f64> = (0..groups).map(without).collect::<Result<_, Error>>()?;
-        Ok((variance(&values, 0) * (groups - 1) as f64).sqrt())
+        Ok((variance(&values, 0) * (rows.len() - size) as f64 / size as f64).sqrt())
     }
 
     /// The distance as the number of generated samples goes to infinity: the intercept of a line through the distances of
     /// 15 subsets of rows `[N, D]` against one over their sizes, from `min(5000, max(N / 10, 2))` to `N`; Chong and Forsyth
-    /// 2020, section 3.1.
+    /// 2020.
     ///
     /// The interval is the intercept's by least squares. Subsets are drawn by `seed` and share samples, so that it is
     /// narrower than independent sets would show; and the reference's own bias stays in.

@@ -103,7 +103,7 @@ fn influences(own: &[f64], others: usize, cross: &Sums) -> Vec<f64> {
 }
 
 /// CMMD, where the features are CLIP's image embeddings: 1000 times the squared MMD of unit rows with a Gaussian kernel of
-/// width 10, its biased estimate (pairs of a sample with itself count); Jayasumana et al. 2024, section 4.
+/// width 10, its biased estimate (pairs of a sample with itself count); Jayasumana et al. 2024.
 ///
 /// `[N, D]` and `[M, D]`; the interval is the one of the samples' influences, with the reference as given. Biased upwards by
 /// about `1000 / N`, times what is left of the kernel's variance.

@@ -11,7 +11,7 @@ const BLOCK: usize = 512;
 
 /// Count, mean and covariance (divided by `N - 1`) of rows of `D` numbers, in f64: what Fréchet distances need.
 ///
-/// Batches are merged by their own means (Chan, Golub and LeVeque 1983, Eq. 2.1), so that an offset of the features costs no
+/// Batches are merged by their own means (Chan, Golub and LeVeque 1983), so that an offset of the features costs no
 /// digits. Memory is `D * D` numbers, whatever the count.
 #[derive(Debug, Clone)]
 pub struct Moments {

@@ -8,7 +8,7 @@ use faer::Mat;
 use ndarray::ArrayView2;
 
 /// The exponential of the entropy of the eigenvalues of `X X' / N`, where the rows of `X` `[N, D]` are scaled to length 1;
-/// Friedman and Dieng 2023, Eq. 3, with the cosine as similarity. From 1 (all alike) to `min(N, D)`.
+/// Friedman and Dieng 2023, definition 3.1, with the cosine as similarity. From 1 (all alike) to `min(N, D)`.
 ///
 /// The smaller of the `[N, N]` and the `[D, D]` matrix is used: both have the same eigenvalues but for zeros.
 ///

@@ -14,7 +14,9 @@ fn check(name: &str, runs: u64, least: f64, one: impl Fn(u64) -> Interval) {
     let intervals: Vec<Interval> = (0..runs).map(one).collect();
     let mean = intervals.iter().map(|i| i.value).sum::<f64>() / runs as f64;
     let share = intervals.iter().filter(|i| i.lower <= mean && mean <= i.upper).count() as f64 / runs as f64;
-    println!("{name}: {share}");
+    let spread = intervals.iter().map(|i| (i.value - mean).powi(2)).sum::<f64>() / runs as f64;
+    let half = intervals.iter().map(|i| (i.upper - i.lower) / 2.0).sum::<f64>() / runs as f64;
+    println!("{name}: {share}, half width over sd {}", half / spread.sqrt());
     assert!((least..=0.995).contains(&share), "{name}: {share}");
 }
 
