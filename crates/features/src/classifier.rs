@@ -13,6 +13,8 @@ const CHANNELS: [i64; 2] = [32, 128];
 const GROUPS: i64 = 8;
 /// Maps are halved until no side is longer.
 const SMALL: i64 = 4;
+/// Sides of the means of the last map that the features are made of.
+const POOLED: i64 = 2;
 /// Images of one forward pass of the evaluation.
 const EVALUATED: i64 = 256;
 
@@ -63,10 +65,10 @@ pub struct Labelled<'a> {
     pub labels: &'a Tensor,
 }
 
-/// A convolutional classifier trained in place: features `[B, 128]` are what its last layer sees, the mean over places; logits
-/// `[B, K]`.
+/// A convolutional classifier trained in place: features `[B, 128]` are what its last layer sees; logits `[B, K]`.
 ///
-/// Convolutions of 3x3, group norm and SiLU; halved until a side has at most 4 pixels. A function of the data and the
+/// Convolutions of 3x3, group norm and SiLU, halved until no side has more than 4 pixels; then means over quarters of the
+/// map and a hidden layer. A function of the data and the
 /// seed. Its input has the size of the data; other images are resized to that by [`Resize::Bicubic`].
 ///
 /// Law: the same data and seed give the same weights.
@@ -76,6 +78,7 @@ pub struct Classifier {
     /// `[H, W]`.
     size: [i64; 2],
     layers: Vec<(Conv2d, GroupNorm)>,
+    join: Linear,
     head: Linear,
     accuracy: f64,
     vars: nn::VarStore,
@@ -104,9 +107,10 @@ impl Classifier {
         tch::manual_seed(stream(config.seed, "classifier weights", 0, 0).cast_signed());
         let vars = nn::VarStore::new(device);
         let layers = layers(&vars.root(), size);
+        let join = Linear::new(&(vars.root() / "join"), CHANNELS[1] * POOLED * POOLED, CHANNELS[1]);
         let head = Linear::new(&(vars.root() / "head"), CHANNELS[1], classes);
         let name = format!("classifier({data_set})");
-        let mut classifier = Self { name, size, layers, head, accuracy: 0.0, vars };
+        let mut classifier = Self { name, size, layers, join, head, accuracy: 0.0, vars };
         tch::with_grad(|| classifier.fit(config, train))?;
         classifier.vars.freeze();
         classifier.accuracy = classifier.accuracy_on(held_out)?;
@@ -129,7 +133,7 @@ impl Classifier {
             let rows = rows.to_device(train.images.device());
             let images = self.input(&train.images.index_select(0, &rows));
             let labels = train.labels.index_select(0, &rows).to_device(self.vars.device());
-            let loss = self.logits(&self.pooled(&images)).cross_entropy_for_logits(&labels);
+            let loss = self.logits(&self.features(&images)).cross_entropy_for_logits(&labels);
             if !loss.double_value(&[]).is_finite() {
                 return Err(Error::Diverged { term: format!("the loss of {}", self.name), step });
             }
@@ -144,7 +148,7 @@ impl Classifier {
         for start in (0..count).step_by(EVALUATED as usize) {
             let rows = EVALUATED.min(count - start);
             let images = self.input(&held_out.images.narrow(0, start, rows));
-            let found = tch::no_grad(|| self.logits(&self.pooled(&images))).argmax(1, false);
+            let found = tch::no_grad(|| self.logits(&self.features(&images))).argmax(1, false);
             let labels = held_out.labels.narrow(0, start, rows).to_device(self.vars.device());
             right += i64::try_from(found.eq_tensor(&labels).sum(Kind::Int64))?;
         }
@@ -159,16 +163,16 @@ impl Classifier {
     }
 
     /// `[B, 3, H, W] -> [B, 128]`.
-    fn pooled(&self, x: &Tensor) -> Tensor {
+    fn features(&self, x: &Tensor) -> Tensor {
         let layer = |x: Tensor, (conv, norm): &(Conv2d, GroupNorm)| {
             norm.activated(&conv.forward(&x), None, Activation::Silu)
         };
         let x = self.layers.iter().fold(x.shallow_clone(), layer);
-        x.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+        self.join.forward(&x.adaptive_avg_pool2d([POOLED; 2]).flatten(1, -1)).silu()
     }
 
-    fn logits(&self, pooled: &Tensor) -> Tensor {
-        self.head.forward(pooled)
+    fn logits(&self, features: &Tensor) -> Tensor {
+        self.head.forward(features)
     }
 }
 
@@ -228,7 +232,7 @@ impl FeatureExtractor for Classifier {
     fn extract(&self, images: &Tensor) -> Result<FeatureOutput> {
         check_images(images)?;
         let images = resize(images, self.size, Resize::Bicubic)?;
-        let features = self.pooled(&self.input(&images));
+        let features = self.features(&self.input(&images));
         let logits = Some(self.logits(&features));
         Ok(FeatureOutput { features, logits, spatial: None })
     }

@@ -49,11 +49,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Weights>> {
         bail!("numbers that are not little-endian");
     }
     let (machine, tensors) = next().context("state dict")?;
+    let entries = machine.entries(tensors).context("the file holds no dict of tensors")?;
     let (list, keys) = next().context("list of storages")?;
     let keys = list.list(keys).context("list of storages")?;
     let keys: Option<Vec<&str>> = keys.iter().map(|k| list.text(*k)).collect();
     let storages = storages(&machine.storages, &keys.context("a storage whose key is no text")?, rest)?;
-    let entries = machine.entries(tensors).context("the file holds no dict of tensors")?;
     let mut found = BTreeMap::new();
     for (key, value) in entries {
         let name = machine.text(*key).context("a tensor whose name is no text")?;
