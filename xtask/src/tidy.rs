@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 19] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
     ("heldout-torch-ext", &[]),
@@ -23,6 +23,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("heldout-metrics", &[]),
     ("heldout-data", &[]),
     ("heldout-features", &["heldout-nn", "heldout-weights"]),
+    ("heldout-diagnosis", &[]),
     ("heldout-train", &["heldout-torch-ext"]),
     ("heldout-weights", &["heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit"]),
     (
@@ -30,6 +31,7 @@ const EDGES: [(&str, &[&str]); 18] = [
         &[
             "heldout-data",
             "heldout-features",
+            "heldout-diagnosis",
             "heldout-metrics",
             "heldout-nn",
             "heldout-regularization",
