@@ -22,7 +22,7 @@ pub struct NoiseScaleConfig {
 
 impl Default for NoiseScaleConfig {
     fn default() -> Self {
-        Self { small: 8, parts: 4, rounds: 8, seed: 0 }
+        Self { small: 16, parts: 16, rounds: 6, seed: 0 }
     }
 }
 
@@ -46,6 +46,8 @@ pub struct NoiseScale {
     /// ones cost more than they gain. `None` where so few rounds cannot tell `|G|^2` from 0: the scale is larger than they
     /// can show.
     pub noise_scale: Option<Mean>,
+    /// `tr(Sigma)` over the largest `|G|^2` that is within two standard errors: the scale is hardly below this.
+    pub at_least: f64,
     /// Estimate of `|G|^2`, the squared norm of the expected gradient; may be negative, being unbiased.
     pub gradient_squared: Mean,
     /// Estimate of `tr(Sigma)`, the variance of the gradient of one image, summed over weights.
@@ -77,11 +79,13 @@ pub fn noise_scale(
         squares.push((large * of_large - small * of_small) / (large - small));
         variances.push((of_small - of_large) / (1.0 / small - 1.0 / large));
     }
-    let mean = |x: &[f64]| Mean::of(&Tensor::from_slice(x));
+    let [gradient_squared, variance] = [&squares, &variances].map(|x| Mean::of(&Tensor::from_slice(x)));
+    let largest = gradient_squared.value + 2.0 * gradient_squared.standard_error;
     Ok(NoiseScale {
         noise_scale: jackknife(&variances, &squares),
-        gradient_squared: mean(&squares),
-        variance: mean(&variances),
+        at_least: if variance.value > 0.0 && largest > 0.0 { variance.value / largest } else { 0.0 },
+        gradient_squared,
+        variance,
         batches: [config.small, config.small * config.parts as i64],
     })
 }

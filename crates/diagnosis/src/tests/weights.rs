@@ -174,6 +174,7 @@ fn known_noise_has_its_scale() {
     near(found.variance, variance);
     near(found.gradient_squared, square);
     near(found.noise_scale.unwrap(), variance / square);
+    assert!(found.at_least > 0.8 * variance / square && found.at_least < variance / square, "{found:?}");
     assert_eq!(found.batches, [4, 16]);
     assert_eq!(found, measure(&x, config));
 
