@@ -70,6 +70,12 @@ pub(crate) enum Command {
     /// presets. Presets: dit-s-2 to dit-xl-8, ddpm-cifar10, sd-1.5-unet, sd-2.1-unet, sdxl-unet and others; `heldout
     /// describe list` prints them.
     Describe(Describe),
+    /// Say why a trained model stands where it stands: copier, underfitted, in a sharp minimum, or missing modes
+    ///
+    /// Per noise level: held-out minus training loss, the distance from the closed-form denoiser that memorises the training
+    /// set, and how far the network looks. Of the weights: curvature of the loss and gradient noise scale. Of the final
+    /// samples: classes that they miss. With --other the loss on the line between two models of one architecture.
+    Diagnose(Diagnose),
     /// Write a model as a folder that diffusers opens
     ///
     /// MODEL is the folder of a trained arm or one of its checkpoints, or a model in any layout that `forward` reads.
@@ -321,6 +327,32 @@ pub(crate) struct AuditData {
     /// An HTML page with pictures of the repetitions
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diagnose {
+    /// Folder of an arm, as runs/quickstart/arms/small-seed0, or one of its checkpoints
+    pub(crate) model: PathBuf,
+    /// Another arm or checkpoint of the same architecture: the loss on the line to it
+    #[arg(long, value_name = "ARM")]
+    pub(crate) other: Option<PathBuf>,
+    /// Noise levels, evenly between the ends of the recipe's validation
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) levels: usize,
+    /// Held-out images, and as many training images
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) images: usize,
+    /// Seed of all draws
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) weights: Weights,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
 }
 
 #[derive(Debug, Args)]

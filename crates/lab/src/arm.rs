@@ -10,7 +10,7 @@ use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{Denoiser, Error, Observer, Persist, Preconditioned, stream};
+use heldout_core::{Batch, BatchSource, Clock, Denoiser, Error, Observer, Persist, Preconditioned, stream};
 use heldout_features::FeaturesConfig;
 use heldout_data::{Batches, ImageSet, Split, find};
 use heldout_train::{
@@ -117,8 +117,27 @@ impl<'a> Arm<'a> {
     }
 
     pub(crate) fn batches(&self) -> Result<Batches> {
+        self.batches_of(self.recipe.train.batch_size)
+    }
+
+    /// A batch of `size` training images, with labels where the model is told of them.
+    pub(crate) fn batch_of(&self, size: usize) -> Result<Batch> {
+        let mut batch = self.batches_of(size)?.batch(Clock { step: 0, total: 1 })?;
+        if self.recipe.model.classes() == 0 {
+            batch.cond.label = None;
+        }
+        Ok(batch)
+    }
+
+    /// Labels of the held-out images and how many classes there are, for data sets with labels.
+    pub(crate) fn held_out_labels(&self) -> Option<(Vec<i64>, usize)> {
+        let labels = self.set.labels.as_ref()?;
+        let classes = labels.iter().max()? + 1;
+        Some((self.split.held_out.iter().map(|i| labels[*i]).collect(), classes as usize))
+    }
+
+    fn batches_of(&self, size: usize) -> Result<Batches> {
         let (set, indices) = (self.set.clone(), self.split.train.clone());
-        let size = self.recipe.train.batch_size;
         let seed = stream(self.seed, "data", 0, 0);
         Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
     }

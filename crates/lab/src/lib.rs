@@ -7,6 +7,7 @@ mod audit;
 mod audit_data;
 mod cost;
 mod describe;
+mod diagnose;
 mod dirs;
 mod evaluate;
 mod export;
@@ -36,6 +37,7 @@ pub use audit_data::{
 };
 pub use cost::{Cost, CostRequest, costs};
 pub use describe::{DescribeRequest, Description, describe};
+pub use diagnose::{DiagnoseRequest, Diagnosis, FieldSize, diagnose};
 pub use dirs::{find_fragment, find_recipe, fragments, project_root, recipes};
 pub use export::{ExportRequest, export};
 pub use feature_metrics::{FeatureMetrics, MetricRow, MetricsRequest, feature_metrics};

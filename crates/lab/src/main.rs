@@ -10,8 +10,8 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    AuditDataRequest, Cost, CostRequest, DescribeRequest, ExportRequest, ForwardRequest, Outcome, Request,
-    RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, export, find_fragment,
+    AuditDataRequest, Cost, CostRequest, DescribeRequest, DiagnoseRequest, ExportRequest, ForwardRequest, Outcome, Request,
+    RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, diagnose, export, find_fragment,
     find_recipe, forward, fragments, free_folder, pilots, project_root, recipes, resumed, run, sample,
     stop_step, write_report,
 };
@@ -127,6 +127,22 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 println!("{}", serde_json::to_string_pretty(&described)?);
             } else {
                 println!("{described}");
+            }
+        }
+        Command::Diagnose(d) => {
+            let diagnosis = diagnose(&DiagnoseRequest {
+                model: &d.model,
+                other: d.other.as_deref(),
+                levels: d.levels,
+                images: d.images,
+                seed: d.seed,
+                weights: &d.weights.choice(),
+                device: d.device.unwrap_or_else(Device::cuda_if_available),
+            })?;
+            if d.json {
+                println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+            } else {
+                println!("{diagnosis}");
             }
         }
         Command::Export(e) => {

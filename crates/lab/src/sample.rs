@@ -1,16 +1,17 @@
 //! Sampling from a trained model.
 
-use crate::assemble::{Assembled, generate, model};
+use crate::assemble::{Assembled, Loss, generate, model};
 use crate::evaluate::{save_grid, save_png};
 use crate::recipe::{Recipe, apply_all, parse};
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
-use heldout_core::Error;
+use heldout_core::{Error, Preconditioned};
 use heldout_data::to_bytes;
 use heldout_weights::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tch::Device;
+use std::rc::Rc;
+use tch::{Device, nn};
 
 /// What to sample.
 #[derive(Debug)]
@@ -48,17 +49,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     recipe.check()?;
     let shape = image_shape(&arm, &recipe)?;
-    let Assembled { vars, model, mut loss } = model(&recipe, shape, 0, device)?;
-    let mut loaded = weights.restore(&arm, path, &recipe, &vars)?;
-    let mut times = loaded.state.unnest("objective").unnest("times"); // the pace of a dynamic schedule
-    loop {
-        let inner = times.unnest("inner"); // techniques lie around it
-        if inner.tensors.is_empty() && inner.values.is_empty() {
-            break;
-        }
-        times = inner;
-    }
-    loss.times.load_state(times)?;
+    let Opened { model, .. } = open(&arm, path, &recipe, shape, weights, device)?;
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = || -> Result<()> {
@@ -72,6 +63,38 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
             let _ = fs::remove_dir_all(out); // the error that is reported is the first one
         }
     })
+}
+
+/// A trained model with what it was trained by.
+pub(crate) struct Opened {
+    pub(crate) vars: nn::VarStore,
+    pub(crate) model: Rc<Preconditioned>,
+    pub(crate) loss: Loss,
+    /// Steps that its checkpoint had done.
+    pub(crate) step: u64,
+}
+
+/// The model of an arm and its recipe, with the chosen weights of `path` and the pace of its schedule.
+pub(crate) fn open(
+    arm: &Path,
+    path: &Path,
+    recipe: &Recipe,
+    shape: [i64; 3],
+    weights: &WeightsChoice,
+    device: Device,
+) -> Result<Opened> {
+    let Assembled { vars, model, mut loss } = model(recipe, shape, 0, device)?;
+    let mut loaded = weights.restore(arm, path, recipe, &vars)?;
+    let mut times = loaded.state.unnest("objective").unnest("times"); // the pace of a dynamic schedule
+    loop {
+        let inner = times.unnest("inner"); // techniques lie around it
+        if inner.tensors.is_empty() && inner.values.is_empty() {
+            break;
+        }
+        times = inner;
+    }
+    loss.times.load_state(times)?;
+    Ok(Opened { vars, model, loss, step: loaded.step })
 }
 
 /// The recipe of an arm, with `sets` applied.
@@ -104,7 +127,7 @@ pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
 }
 
 /// The samples that the run left say how large its images are.
-fn image_shape(arm: &Path, recipe: &Recipe) -> Result<[i64; 3]> {
+pub(crate) fn image_shape(arm: &Path, recipe: &Recipe) -> Result<[i64; 3]> {
     let path = arm.join("shape.json");
     let shape: [i64; 3] = crate::run::read_json(&path)?;
     recipe.model.check_images(shape[0], shape[1], shape[2])?;

@@ -2,6 +2,8 @@
 
 #[path = "binary/audit_data.rs"]
 mod audit_data;
+#[path = "binary/diagnose.rs"]
+mod diagnose;
 #[path = "binary/measure.rs"]
 mod measure;
 #[path = "binary/models.rs"]
