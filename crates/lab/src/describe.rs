@@ -5,6 +5,7 @@ use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::{Backbone, Cond, Error, Input, stream};
+use heldout_diagnosis::receptive_field;
 use heldout_nn::{Cost, count, meta, without_storage};
 use heldout_weights::{Example, Model, ModelConfig, OpenOptions, WeightFiles, preset, presets};
 use serde::Serialize;
@@ -81,7 +82,7 @@ pub struct TrainingMemory {
 /// The gradient of the middle of the output with respect to the input; Luo et al. 2016, section 2.
 #[derive(Debug, Serialize)]
 pub struct ReceptiveField {
-    /// Root mean square distance from the middle, in pixels, weighted by the gradient's size.
+    /// Root mean square distance from the middle, in pixels, weighted by the gradient's root mean square.
     pub radius: f64,
     /// Side of a square of as many pixels as have more than 4.55 % of the largest gradient, as in the paper.
     pub side: f64,
@@ -89,7 +90,7 @@ pub struct ReceptiveField {
     pub share: f64,
     /// Side of the image.
     pub image_side: i64,
-    /// Inputs of unit Gaussian noise over which the gradient's size was averaged.
+    /// Inputs of unit Gaussian noise over which the squared gradient was averaged.
     pub samples: i64,
 }
 
@@ -170,7 +171,7 @@ pub fn describe(request: &DescribeRequest<'_>) -> Result<Description> {
                     Model::fresh(config.clone(), Device::Cpu)?
                 }
             };
-            match receptive_field(model.backbone.as_ref(), &example) {
+            match measure_field(model.backbone.as_ref(), &example) {
                 Some(field) => (Some(field), None),
                 None => {
                     (None, Some("the output does not depend on the input, as at initialisation".to_owned()))
@@ -259,34 +260,25 @@ fn blocks(stored: &BTreeMap<String, u64>) -> Vec<Block> {
 }
 
 /// `None` where the output does not depend on the input.
-fn receptive_field(backbone: &dyn Backbone, example: &Example) -> Option<ReceptiveField> {
+fn measure_field(backbone: &dyn Backbone, example: &Example) -> Option<ReceptiveField> {
     let [_, channels, height, width] = example.sample[..] else { return None };
     tch::manual_seed(stream(0, "receptive field", 0, 0) as i64);
-    let total = Tensor::zeros([height, width], (Kind::Double, Device::Cpu));
-    for _ in 0..SAMPLES {
-        let f32 = (Kind::Float, Device::Cpu);
-        let x = Tensor::randn([1, channels, height, width], f32).set_requires_grad(true);
-        let level = Tensor::from_slice(&[500f32]);
-        let cond = condition(example, |name, dims| match name {
+    let f32 = (Kind::Float, Device::Cpu);
+    let x = Tensor::randn([SAMPLES, channels, height, width], f32);
+    let noise_level = Tensor::full([SAMPLES], 500.0, f32);
+    let cond = condition(example, |name, dims| {
+        let dims = [&[SAMPLES], &dims[1..]].concat();
+        match name {
             "class_labels" if dims.len() == 1 => Tensor::zeros(dims, (Kind::Int64, Device::Cpu)),
             _ => Tensor::randn(dims, f32),
-        });
-        let input = Input { x: &x, noise_level: &level, cond: &cond, train: false };
-        let out = backbone.forward(input, &mut ());
-        out.select(3, width / 2).select(2, height / 2).sum(Kind::Float).backward();
-        let gradient = x.grad().abs().sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
-        let _ = total.shallow_clone().g_add_(&gradient);
-    }
-    let largest = total.max().double_value(&[]);
-    if largest <= 0.0 || largest.is_nan() {
-        return None;
-    }
-    let line = |n: i64| (Tensor::arange(n, (Kind::Double, Device::Cpu)) - (n / 2) as f64).square();
-    let distance = line(height).unsqueeze(1) + line(width).unsqueeze(0);
-    let mean = (&total * distance).sum(Kind::Double) / total.sum(Kind::Double);
-    let seen = total.gt(largest * 0.0455).sum(Kind::Double).double_value(&[]);
+        }
+    });
+    let input = Input { x: &x, noise_level: &noise_level, cond: &cond, train: false };
+    let field = receptive_field(backbone, input)?;
+    let size = field.energy.sqrt();
+    let seen = size.gt(size.max().double_value(&[]) * 0.0455).sum(Kind::Double).double_value(&[]);
     Some(ReceptiveField {
-        radius: mean.double_value(&[]).sqrt(),
+        radius: field.radius(0.5),
         side: seen.sqrt(),
         share: seen / (height * width) as f64,
         image_side: height,
