@@ -30,7 +30,7 @@ pub struct Barrier {
 /// The denoising loss of `denoiser`, whose weights are `params`, at `positions` places on the line from `ends[0]` to `ends[1]`
 /// (each in the order of `params`), at the same draws of noise everywhere.
 ///
-/// Barrier: Entezari et al. 2022, Definition 2; Frankle et al. 2020, section 2, with the linear interpolation in the place of
+/// Barrier: Entezari et al. 2022, section 2; Frankle et al. 2020, section 2, with the linear interpolation in the place of
 /// the mean of the ends. Two optima of one basin have none. The weights come back bit for bit.
 ///
 /// Errors: fewer than 3 positions, ends that are not of the model's shapes, a loss that is no number.
