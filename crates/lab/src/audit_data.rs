@@ -8,7 +8,7 @@ mod thumbnails;
 
 use crate::dirs::project_root;
 use anyhow::Result;
-use duplicates::{Groups, TOLERANCE, distinct, exact, is_complete, near};
+use duplicates::{ALL_VERSIONS, Groups, TOLERANCE, distinct, exact, near};
 use expect::{expectations, model_size};
 use heldout_data::{ImageStream, PixelRange, Reading, StreamOptions, find};
 use labels::labels;
@@ -125,7 +125,7 @@ pub fn audit_data(request: &AuditDataRequest<'_>) -> Result<DataAudit> {
     let seen = look(&mut stream)?;
     let reading = stream.reading().clone();
     let exact = exact(&seen);
-    let near = near(&stream, &seen)?;
+    let near = near(&stream, &seen, ALL_VERSIONS)?;
     let labels = stream.labels.clone().map(|all| labels(&seen, &exact, &all)).transpose()?;
     let images = distinct(&seen).len();
     let model = sized(images)?;
@@ -192,7 +192,7 @@ fn images_of(reading: &Reading, seen: &Seen, shape: [usize; 3]) -> Images {
 }
 
 fn near_rule(images: usize, [_, height, width]: [usize; 3]) -> String {
-    let search = match is_complete(images) {
+    let search = match images <= ALL_VERSIONS {
         true => "all pairs were searched",
         false => "pairs were searched by thumbnails that may miss some, as there are many images",
     };
@@ -271,3 +271,6 @@ fn verdict(audit: &DataAudit) -> (String, bool) {
     let advice = if advice.is_empty() { String::new() } else { format!(": {}", advice.join(", ")) };
     (format!("{read} images with {}{advice}.{size}", problems.join(", ")), false)
 }
+
+#[cfg(test)]
+mod tests;

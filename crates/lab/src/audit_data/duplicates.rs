@@ -15,7 +15,7 @@ pub(crate) const TOLERANCE: f32 = 0.1;
 const BRIGHTNESS: f64 = 12.75;
 /// Up to so many images the thumbnails of all versions are compared, and no near duplicate is missed. Above, those of the
 /// image and its mirror image, with a wider tolerance that a shift by a pixel stays within where images are large.
-const ALL_VERSIONS: usize = 20_000;
+pub(crate) const ALL_VERSIONS: usize = 20_000;
 const WIDER: f32 = 2.5;
 /// Numbers of one block of distances.
 const BLOCK: usize = 1 << 24;
@@ -42,22 +42,18 @@ pub(crate) fn distinct(seen: &Seen) -> Vec<usize> {
     (0..seen.content.len()).filter(|place| first.insert(seen.content[*place])).collect()
 }
 
-/// Whether so many images are compared by all versions of their thumbnails.
-pub(crate) fn is_complete(images: usize) -> bool {
-    images <= ALL_VERSIONS
-}
-
 /// Groups of near duplicates among images of distinct content, transitive: flips and shifts by one pixel count as the image.
 ///
-/// Memory is a thumbnail an image and one block of distances: candidates are read again.
-pub(crate) fn near(stream: &ImageStream, seen: &Seen) -> Result<Groups> {
+/// Up to `complete` images all versions of thumbnails are compared ([`ALL_VERSIONS`]). Memory is a thumbnail an image and one
+/// block of distances: candidates are read again.
+pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result<Groups> {
     let places: Vec<usize> =
         distinct(seen).into_iter().filter(|place| seen.thumbnails[*place].contrast >= CONSTANT).collect();
     if places.len() < 2 {
         return Ok(Vec::new());
     }
     let versions = versions(stream.shape);
-    let complete = is_complete(places.len());
+    let complete = places.len() <= complete;
     // The first of each half is the unshifted image, plain and mirrored.
     let middle = versions.len() / 4;
     let used: Vec<&Vec<usize>> = match complete {
