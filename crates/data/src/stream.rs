@@ -67,7 +67,7 @@ pub struct ImageStream {
 #[derive(Debug)]
 enum Source {
     Files(Vec<PathBuf>),
-    Set(ImageSet),
+    Set(Box<ImageSet>),
 }
 
 /// Some images of a stream.
@@ -135,7 +135,7 @@ impl ImageStream {
             labels: set.labels.clone(),
             classes: set.classes.clone(),
             path: path.to_owned(),
-            source: Source::Set(set),
+            source: Source::Set(Box::new(set)),
             options,
             next: 0,
             reading,

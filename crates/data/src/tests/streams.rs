@@ -60,7 +60,7 @@ fn a_folder_with_everything_wrong_is_read_as_far_as_it_goes() {
     fs::write(at("notes.txt"), "no image").unwrap();
     symlink(folder.path(), at("deep/circle")).unwrap();
     symlink(at("nowhere.png"), at("broken.png")).unwrap();
-    let mut corrupt = whole.clone();
+    let mut corrupt = whole;
     let middle = corrupt.len() / 2;
     corrupt[middle..middle + 8].fill(0x55);
     fs::write(at("m.png"), corrupt).unwrap();

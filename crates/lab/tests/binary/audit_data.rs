@@ -111,7 +111,7 @@ fn labels_that_help_to_copy_are_found() {
     assert_eq!(unique, "unique");
     assert!(found["expectations"].to_string().contains("Gu et al. 2023"));
     assert_eq!(kind(&[7; 600]).0, "single");
-    let mut thin = ten.clone();
+    let mut thin = ten;
     thin[..3].fill(99);
     assert_eq!(kind(&thin).0, "thin");
 }
