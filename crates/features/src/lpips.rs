@@ -94,7 +94,10 @@ impl Lpips {
             let bias = read(&trunk, format!("{name}.bias"))?;
             let size = weight.size();
             if size.len() != 4 || size[1] != width || bias.size() != [size[0]] {
-                let reason = format!("{name}.weight: {size:?} is no convolution of {width} channels of {}", layout.name);
+                let reason = format!(
+                    "{name}.weight: {size:?} is no convolution of {width} channels of {}",
+                    layout.name
+                );
                 return Err(Error::file(trunk.path(), reason));
             }
             width = size[0];
@@ -102,7 +105,11 @@ impl Lpips {
                 let name = format!("lin{head_count}.model.1.weight");
                 let head = read(&heads, name.clone())?;
                 if head.size() != [1, width, 1, 1] {
-                    let reason = format!("{name}: {:?} where [1, {width}, 1, 1] is needed for {}", head.size(), layout.name);
+                    let reason = format!(
+                        "{name}: {:?} where [1, {width}, 1, 1] is needed for {}",
+                        head.size(),
+                        layout.name
+                    );
                     return Err(Error::file(heads.path(), reason));
                 }
                 head_count += 1;
@@ -127,7 +134,10 @@ impl Lpips {
         check_images(a)?;
         check_images(b)?;
         if a.size() != b.size() {
-            return Err(Error::config("images", format!("{:?} beside {:?}: both need one shape", a.size(), b.size())));
+            return Err(Error::config(
+                "images",
+                format!("{:?} beside {:?}: both need one shape", a.size(), b.size()),
+            ));
         }
         let constant = |values: [f64; 3]| {
             Tensor::from_slice(&values).view([1, 3, 1, 1]).to_kind(a.kind()).to_device(a.device())
@@ -149,7 +159,11 @@ impl Lpips {
                 let norm = x.square().sum_dim_intlist(1i64, true, x.kind()).sqrt() + EPS;
                 let unit = &x / norm;
                 let squared = (unit.narrow(0, 0, n) - unit.narrow(0, n, n)).square();
-                total += (squared * head).sum_dim_intlist(1i64, false, x.kind()).mean_dim([1i64, 2].as_slice(), false, x.kind());
+                total += (squared * head).sum_dim_intlist(1i64, false, x.kind()).mean_dim(
+                    [1i64, 2].as_slice(),
+                    false,
+                    x.kind(),
+                );
             }
         }
         Ok(total)

@@ -11,10 +11,11 @@ use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
 use anyhow::{Context, Result, anyhow};
 use heldout_core::{Batch, BatchSource, Clock, Denoiser, Error, Observer, Persist, Preconditioned, stream};
-use heldout_features::FeaturesConfig;
 use heldout_data::{Batches, ImageSet, Split, find};
+use heldout_features::FeaturesConfig;
 use heldout_train::{
-    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, Sink, TrainLogger, Training, ValidationSets, Validator, train, write_atomically,
+    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, Sink, TrainLogger, Training,
+    ValidationSets, Validator, train, write_atomically,
 };
 use std::fs;
 use std::path::Path;
@@ -255,10 +256,7 @@ impl<'a> Arm<'a> {
             [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())]
         {
             let samples = self.recipe.sample.samples;
-            sink.write_once(
-                result.steps,
-                Event::Metric { metric: metric.to_owned(), samples, measurement },
-            )?;
+            sink.write_once(result.steps, Event::Metric { metric: metric.to_owned(), samples, measurement })?;
         }
         write_atomically(
             &folder.join("arm.json"),

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use heldout_core::{Error, FeatureExtractor};
 use heldout_data::PixelRange;
 use heldout_metrics::{
-    Evaluation, FeatureMetric, InceptionScore, Interval, MEMORIZED_RATIO, Measured, NearestPairs, Options, Points, Wanted, center, cross,
-    subset, title, wilson,
+    Evaluation, FeatureMetric, InceptionScore, Interval, MEMORIZED_RATIO, Measured, NearestPairs, Options,
+    Points, Wanted, center, cross, subset, title, wilson,
 };
 use heldout_train::write_atomically;
 use ndarray::{Array2, Axis};
@@ -183,7 +183,8 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
             let score = InceptionScore::of_logits(part(logits).view(), splits, Some(options.seed));
             Ok::<_, Error>(score.map_err(Error::from)?.interval())
         };
-        let measured = Measured { value: score(logits)?, against_held_out: None, real_vs_train: Some(score(real)?) };
+        let measured =
+            Measured { value: score(logits)?, against_held_out: None, real_vs_train: Some(score(real)?) };
         metrics.insert(format!("inception score({})", network.name()), measured.into());
     }
     let copied = |pairs: &NearestPairs| {
@@ -212,7 +213,10 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
         },
         images: BTreeMap::from([
             ("generated", sets.generated.index.len()),
-            ("train", sets.train.index.len() + if sets.held_out.is_none() { sets.floor_index.len() } else { 0 }),
+            (
+                "train",
+                sets.train.index.len() + if sets.held_out.is_none() { sets.floor_index.len() } else { 0 },
+            ),
             ("held_out", sets.held_out.as_ref().map_or(0, |h| h.index.len())),
         ]),
         compared_rows: n,
@@ -228,7 +232,11 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
 
 impl Sets {
     fn readings(&self) -> Vec<String> {
-        let all = [("generated", Some(&self.generated)), ("train", Some(&self.train)), ("held out", self.held_out.as_ref())];
+        let all = [
+            ("generated", Some(&self.generated)),
+            ("train", Some(&self.train)),
+            ("held out", self.held_out.as_ref()),
+        ];
         let say = |(name, seen): (&str, Option<&sets::Seen>)| {
             let text = seen?.stream.reading().to_string();
             (!text.is_empty()).then(|| format!("{name}: {text}"))
@@ -297,7 +305,8 @@ fn classes(sets: &Sets) -> Result<Vec<ClassShare>> {
         known.cloned().unwrap_or_else(|| label.to_string())
     };
     let all: std::collections::BTreeSet<i64> = labels.iter().copied().collect();
-    let share = |counts: &BTreeMap<i64, usize>, label, of| Share::new(counts.get(&label).copied().unwrap_or(0), of);
+    let share =
+        |counts: &BTreeMap<i64, usize>, label, of| Share::new(counts.get(&label).copied().unwrap_or(0), of);
     let class = |label: i64| {
         let generated = share(&generated, label, sets.generated.index.len());
         let real = share(&real, label, sets.floor_index.len());

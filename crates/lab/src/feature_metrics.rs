@@ -72,7 +72,10 @@ pub fn feature_metrics(request: &MetricsRequest<'_>) -> Result<FeatureMetrics> {
     let (generated, train) = (read(request.generated)?, read(request.train)?);
     let held_out = request.held_out.map(read).transpose()?;
     let width = train.shape()[1];
-    for (path, matrix) in [(request.generated, Some(&generated)), (request.held_out.unwrap_or(request.train), held_out.as_ref())] {
+    for (path, matrix) in [
+        (request.generated, Some(&generated)),
+        (request.held_out.unwrap_or(request.train), held_out.as_ref()),
+    ] {
         if let Some([rows, columns]) = matrix.map(Matrix::shape)
             && columns != width
         {

@@ -10,10 +10,10 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    AuditDataRequest, Cost, CostRequest, DescribeRequest, DiagnoseRequest, ExportRequest, ForwardRequest, Outcome, Request,
-    RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, diagnose, export, find_fragment,
-    find_recipe, forward, fragments, free_folder, pilots, project_root, recipes, resumed, run, sample,
-    stop_step, write_report,
+    AuditDataRequest, Cost, CostRequest, DescribeRequest, DiagnoseRequest, ExportRequest, ForwardRequest,
+    Outcome, Request, RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, diagnose,
+    export, find_fragment, find_recipe, forward, fragments, free_folder, pilots, project_root, recipes,
+    resumed, run, sample, stop_step, write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;

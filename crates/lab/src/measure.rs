@@ -7,7 +7,8 @@ use heldout_core::Error;
 use heldout_data::PixelRange;
 use heldout_features::FeaturesConfig;
 use heldout_lab::{
-    AuditRequest, FeatureMetrics, MetricRow, MetricsRequest, audit, feature_metrics, free_audit_folder, network,
+    AuditRequest, FeatureMetrics, MetricRow, MetricsRequest, audit, feature_metrics, free_audit_folder,
+    network,
 };
 use heldout_metrics::{FeatureMetric, Inside, MifidOrder, NeighborOptions, Options, Subsets};
 use std::path::PathBuf;
@@ -122,7 +123,12 @@ impl Metrics {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let metrics: Vec<FeatureMetric> = match self.metrics.iter().any(|m| m == "all") {
             true => FeatureMetric::ALL.to_vec(),
-            false => self.metrics.iter().map(|name| name.parse()).collect::<Result<_, _>>().map_err(heldout_core::Error::from)?,
+            false => self
+                .metrics
+                .iter()
+                .map(|name| name.parse())
+                .collect::<Result<_, _>>()
+                .map_err(heldout_core::Error::from)?,
         };
         let found = feature_metrics(&MetricsRequest {
             generated: &self.generated,

@@ -7,7 +7,8 @@ use heldout_core::{Error, FeatureExtractor, Metric, Observer, Preconditioned, st
 use heldout_data::cache_folder;
 use heldout_features::{DataSet, FeaturesConfig, Labelled, Resources};
 use heldout_metrics::{
-    Copies, FeatureMetric, MemorizedFraction, NeighborOptions, OnFeatures, Options, Subsets, energy_distance, title,
+    Copies, FeatureMetric, MemorizedFraction, NeighborOptions, OnFeatures, Options, Subsets, energy_distance,
+    title,
 };
 use heldout_train::{Budgeted, MemorizationMonitor, Quality, Sink};
 use std::rc::Rc;

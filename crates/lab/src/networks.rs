@@ -24,14 +24,16 @@ pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<
     // Evenly over the set, which may be sorted by class.
     let step = stream.len().div_ceil(TRAINED_ON);
     while let Some(batch) = stream.next().transpose()? {
-        let rows: Vec<i64> = (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0).map(|i| i as i64).collect();
+        let rows: Vec<i64> =
+            (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0).map(|i| i as i64).collect();
         images.push(batch.bytes().index_select(0, &Tensor::from_slice(&rows)));
         index.extend(rows.iter().map(|i| batch.index[*i as usize]));
     }
     let images = Tensor::cat(&images, 0);
     let labels = Tensor::from_slice(&index.iter().map(|i| labels[*i]).collect::<Vec<_>>());
     let part = |tested: bool| {
-        let rows: Vec<i64> = (0..index.len()).filter(|i| (i % TESTED_SHARE == 0) == tested).map(|i| i as i64).collect();
+        let rows: Vec<i64> =
+            (0..index.len()).filter(|i| (i % TESTED_SHARE == 0) == tested).map(|i| i as i64).collect();
         let rows = Tensor::from_slice(&rows);
         [images.index_select(0, &rows), labels.index_select(0, &rows)]
     };

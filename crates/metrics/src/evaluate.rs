@@ -145,7 +145,11 @@ impl<'a, T: Real> Evaluation<'a, T> {
 
     fn of_three(&self, metric: FeatureMetric) -> Result<Measured, Error> {
         let Some(held_out) = &self.held_out else {
-            return Err(Error::TooFew { set: "held_out", found: 0, needed: self.options.neighbors.nearest_k + 1 });
+            return Err(Error::TooFew {
+                set: "held_out",
+                found: 0,
+                needed: self.options.neighbors.nearest_k + 1,
+            });
         };
         let (train, held_out) = (self.train.rows(), held_out.rows());
         let options = &self.options;

@@ -84,8 +84,7 @@ impl FeatureMetric {
     };
 
     /// Those that answer the usual questions in the time of a few products: how far, how varied, how many copies.
-    pub const USUAL: [Self; 10] =
-        [Fd, Kid, Precision, Recall, Density, Coverage, AuthPct, CT, FMem, Vendi];
+    pub const USUAL: [Self; 10] = [Fd, Kid, Precision, Recall, Density, Coverage, AuthPct, CT, FMem, Vendi];
 
     /// As in files: `fd`.
     pub fn name(self) -> &'static str {

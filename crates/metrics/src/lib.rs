@@ -41,13 +41,13 @@ mod oracle;
 
 pub use agreement::{Agreement, Half, agreement};
 pub use bootstrap::{Interval, bootstrap_mean, median, wilson};
-pub use draws::subset;
-pub use evaluate::{Evaluation, Measured};
-pub use feature_metric::{FeatureMetric, Options};
 pub use clusters::Cells;
 pub use data_copying::{CellLabels, DataCopying, ThreeSets, data_copying, data_copying_in};
+pub use draws::subset;
 pub use error::Error;
+pub use evaluate::{Evaluation, Measured};
 pub use feature_likelihood::{FeatureLikelihood, feature_likelihood};
+pub use feature_metric::{FeatureMetric, Options};
 pub use frechet::{FrechetDistance, FrechetReference, frechet_distance};
 pub use frechet_interval::FrechetInterval;
 pub use inception_score::InceptionScore;
@@ -55,13 +55,13 @@ pub use kernel::{Subsets, cmmd, kernel_distance};
 pub use mifid::{Mifid, MifidOrder, mifid};
 pub use moments::Moments;
 pub use nearest::{MEMORIZED_RATIO, NearestPairs, References};
+pub use neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, neighbors_within};
+pub use pair::{NeighborOptions, Pair};
+pub use points::{Points, center};
 pub use real::Real;
 pub use reconstruction::{Psnr, psnr, ssim};
 pub use sets::Set;
 pub use transformed::{TransformedSearch, transformed_nearest, versions};
-pub use neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, neighbors_within};
-pub use pair::{NeighborOptions, Pair};
-pub use points::{Points, center};
 pub use vendi::vendi_score;
 
 #[cfg(feature = "torch")]

@@ -6,11 +6,11 @@ mod tiles;
 use crate::points::center;
 use crate::real::Rows;
 use crate::{Points, Real};
-use best::up;
 pub(crate) use best::Best;
-pub(crate) use tiles::each_tile;
+use best::up;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use tiles::each_tile;
 use tiles::{NO_LIMITS, TILE, Tile, each_tile_within};
 
 /// The `k` nearest of every row, the nearest first; ties go to the lower index.

@@ -92,16 +92,17 @@ impl Metric for OnFeatures {
         let (train, held_out) = (self.kept(sets.train)?, self.kept(sets.held_out)?);
         let evaluation =
             Evaluation::new(generated.view(), train.view(), Some(held_out.view()), self.options)?;
-        let named = |(metric, measured): (FeatureMetric, std::result::Result<crate::Measured, crate::Error>)| {
-            let m = measured.map_err(|e| Error::from(e).within(&self.name(metric)))?;
-            let floor = m.real_vs_train.unwrap_or_else(|| unreachable!("held-out features were given"));
-            let measurement = Measurement {
-                model: m.value.into(),
-                against_held_out: m.against_held_out.map(Estimate::from),
-                floor: floor.into(),
+        let named =
+            |(metric, measured): (FeatureMetric, std::result::Result<crate::Measured, crate::Error>)| {
+                let m = measured.map_err(|e| Error::from(e).within(&self.name(metric)))?;
+                let floor = m.real_vs_train.unwrap_or_else(|| unreachable!("held-out features were given"));
+                let measurement = Measurement {
+                    model: m.value.into(),
+                    against_held_out: m.against_held_out.map(Estimate::from),
+                    floor: floor.into(),
+                };
+                Ok((self.name(metric), measurement))
             };
-            Ok((self.name(metric), measurement))
-        };
         evaluation.measure(&self.metrics).into_iter().map(named).collect()
     }
 }

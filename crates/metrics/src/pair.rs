@@ -64,7 +64,11 @@ impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
         self.compared.get_or_init(|| {
             let radii = [self.queries.squared_radii(), self.references.squared_radii()];
             let radii = Some([radii[0].as_slice(), radii[1].as_slice()]);
-            cross(self.queries.points(), self.references.points(), Wanted { k: 2, radii, inside: self.options.inside })
+            cross(
+                self.queries.points(),
+                self.references.points(),
+                Wanted { k: 2, radii, inside: self.options.inside },
+            )
         })
     }
 

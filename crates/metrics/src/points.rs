@@ -44,7 +44,8 @@ impl<'a, T: Real> Points<'a, T> {
         let mut centered = Array2::<f32>::zeros(rows.raw_dim());
         let mut low = vec![0.0f32; rows.nrows()];
         let keep = 1.0 - slack(width);
-        let parts = centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().zip(low.par_chunks_mut(ROWS));
+        let parts =
+            centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().zip(low.par_chunks_mut(ROWS));
         parts.zip(rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter()).for_each(|((mut out, low), rows)| {
             for ((mut out, low), row) in out.outer_iter_mut().zip(low).zip(rows.outer_iter()) {
                 let mut norm = 0.0f64;
@@ -134,9 +135,8 @@ pub(crate) fn check<T: Real>(set: &'static str, rows: ArrayView2<'_, T>, width: 
     if rows.ncols() != width {
         return Err(Error::Width { set, found: rows.ncols(), expected: width });
     }
-    let bad = |rows: ArrayView2<'_, T>| {
-        rows.outer_iter().position(|r| !r.iter().all(|x| wide(x).is_finite()))
-    };
+    let bad =
+        |rows: ArrayView2<'_, T>| rows.outer_iter().position(|r| !r.iter().all(|x| wide(x).is_finite()));
     let chunks = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter().enumerate();
     match chunks.filter_map(|(i, rows)| Some(i * ROWS + bad(rows)?)).min() {
         Some(row) => Err(Error::NotFinite { set, row }),

@@ -312,7 +312,8 @@ pub fn check_metric(m: &dyn Metric, sets: &FeatureSets<'_>) {
     let shuffled = |x: &Tensor| x.index_select(0, &Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu)));
     let (generated, train, held_out) =
         (shuffled(sets.generated), shuffled(sets.train), shuffled(sets.held_out));
-    let others = m.evaluate(&FeatureSets { generated: &generated, train: &train, held_out: &held_out }).unwrap();
+    let others =
+        m.evaluate(&FeatureSets { generated: &generated, train: &train, held_out: &held_out }).unwrap();
     for ((name, value), (other_name, other)) in values.iter().zip(&others) {
         assert_eq!(name, other_name);
         let close = |a: f64, b: f64| (a - b).abs() < 1e-12 * a.abs().max(1.0);

@@ -42,7 +42,8 @@ struct Triple {
 }
 
 pub(super) fn page(audit: &Audit, sets: &Sets) -> Result<String> {
-    let rows = audit.metrics.iter().map(|(name, row)| Row { name, cells: cells(row, audit.copier.get(name)) });
+    let rows =
+        audit.metrics.iter().map(|(name, row)| Row { name, cells: cells(row, audit.copier.get(name)) });
     let class = |c: &super::ClassShare| {
         let marked = if c.missing { "missing or rare" } else { "" };
         [c.class.clone(), percent(&c.generated), percent(&c.real), marked.to_owned()]

@@ -79,7 +79,10 @@ impl Eye<'_> {
         let images = (batch.tensor(self.device) + 1.0) / 2.0;
         let rgb = if images.size()[1] == 1 { images.repeat([1, 3, 1, 1]) } else { images };
         let found = self.network.extract(&rgb)?;
-        Ok(Looked { features: matrix(&found.features)?, logits: found.logits.as_ref().map(matrix).transpose()? })
+        Ok(Looked {
+            features: matrix(&found.features)?,
+            logits: found.logits.as_ref().map(matrix).transpose()?,
+        })
     }
 
     /// `[n, C * H * W]` in `[0, 1]`.
@@ -102,8 +105,18 @@ fn stack<'a>(parts: impl Iterator<Item = &'a Array2<f32>>) -> Result<Array2<f32>
     Ok(concatenate(Axis(0), &parts.map(Array2::view).collect::<Vec<_>>())?)
 }
 
-fn open(name: &str, path: &Path, size: Option<[usize; 2]>, request: &AuditRequest<'_>) -> Result<ImageStream> {
-    let options = StreamOptions { size, range: request.range, batch_size: request.batch_size, ..StreamOptions::default() };
+fn open(
+    name: &str,
+    path: &Path,
+    size: Option<[usize; 2]>,
+    request: &AuditRequest<'_>,
+) -> Result<ImageStream> {
+    let options = StreamOptions {
+        size,
+        range: request.range,
+        batch_size: request.batch_size,
+        ..StreamOptions::default()
+    };
     ImageStream::open(path, options).with_context(|| format!("--{name}"))
 }
 
@@ -125,7 +138,8 @@ pub(super) fn see_all(request: &AuditRequest<'_>, network: &dyn FeatureExtractor
     let size = [train.shape[1], train.shape[2]];
     let generated = open("generated", request.generated, Some(size), request)?;
     let held_out = request.held_out.map(|path| open("held-out", path, Some(size), request)).transpose()?;
-    let channels = [Some(&train), Some(&generated), held_out.as_ref()].into_iter().flatten().map(|s| s.shape[0]).max();
+    let channels =
+        [Some(&train), Some(&generated), held_out.as_ref()].into_iter().flatten().map(|s| s.shape[0]).max();
     let side = size[0].max(size[1]) as f64;
     let shrink = (request.compared_side as f64 / side).min(1.0);
     let [height, width] = size.map(|n| ((n as f64 * shrink).round() as usize).max(1));
@@ -170,7 +184,18 @@ pub(super) fn see_all(request: &AuditRequest<'_>, network: &dyn FeatureExtractor
     let Looked { features: floor_features, logits: floor_logits } = floor;
     let (pairs, floor_pairs) = (search.finish()?, floor_search.finish()?);
     let compared = eye.compared;
-    Ok(Sets { generated, train, held_out, floor_features, floor_logits, floor_index, pairs, floor_pairs, compared, labels })
+    Ok(Sets {
+        generated,
+        train,
+        held_out,
+        floor_features,
+        floor_logits,
+        floor_index,
+        pairs,
+        floor_pairs,
+        compared,
+        labels,
+    })
 }
 
 /// Small pixels and indices of the training images that stand for held-out ones: a tenth of them, by their content, so that

@@ -88,7 +88,8 @@ impl Found<'_> {
         let row = self.metric("FD")?;
         let (value, ci, real) = (row.against_held_out?, row.against_held_out_ci?, row.real_vs_train_ci?);
         let floor = row.real_vs_train?;
-        let measured = format!("FD({}) to held-out images is {value:.3}, of real data {floor:.3}", self.network);
+        let measured =
+            format!("FD({}) to held-out images is {value:.3}, of real data {floor:.3}", self.network);
         Some(match ci[0] > real[1] {
             true => format!("{measured}: the samples are not of the data's distribution."),
             false => format!("{measured}: as near as real data."),
@@ -100,12 +101,17 @@ impl Found<'_> {
         let (value, ci) = (row.against_held_out?, row.against_held_out_ci?);
         let (real, real_ci) = (row.real_vs_train?, row.real_vs_train_ci?);
         (ci[1] < real_ci[0]).then(|| {
-            format!("They cover {:.0} % of the held-out images, where real data covers {:.0} %.", 100.0 * value, 100.0 * real)
+            format!(
+                "They cover {:.0} % of the held-out images, where real data covers {:.0} %.",
+                100.0 * value,
+                100.0 * real
+            )
         })
     }
 
     fn missing(&self) -> Option<String> {
-        let missing: Vec<&str> = self.classes.iter().filter(|c| c.missing).map(|c| c.class.as_str()).collect();
+        let missing: Vec<&str> =
+            self.classes.iter().filter(|c| c.missing).map(|c| c.class.as_str()).collect();
         (!missing.is_empty()).then(|| format!("Missing or rare: {}.", missing.join(", ")))
     }
 }

@@ -49,7 +49,8 @@ fn metrics_of_matrices_stand_beside_real_data() {
     let copies = measured(&place, "copies.safetensors", &held_out);
     let fresh = measured(&place, "fresh.safetensors", &held_out);
     let names: Vec<&String> = copies.as_object().unwrap().keys().collect();
-    let usual = ["auth_pct", "c_t", "coverage", "density", "f_mem", "fd", "kid", "precision", "recall", "vendi"];
+    let usual =
+        ["auth_pct", "c_t", "coverage", "density", "f_mem", "fd", "kid", "precision", "recall", "vendi"];
     assert_eq!(names, usual);
     let value = |found: &Value, name: &str| found[name]["value"].as_f64().unwrap();
     assert!(value(&copies, "fd") < value(&fresh, "fd"), "a copier is nearest to the training set");
@@ -100,22 +101,23 @@ fn an_audit_finds_disguised_copies_and_no_others() {
     let fresh = all.narrow(0, 1000, 200);
     let shifted = train.narrow(0, 10, 4).to_kind(Kind::Float).replication_pad2d([1, 0, 0, 1]);
     let shifted = shifted.narrow(2, 1, 8).narrow(3, 0, 8).to_kind(Kind::Uint8);
-    let brighter = (train.narrow(0, 20, 4).to_kind(Kind::Float) * 1.02 + 2.0).clamp(0, 255).to_kind(Kind::Uint8);
+    let brighter =
+        (train.narrow(0, 20, 4).to_kind(Kind::Float) * 1.02 + 2.0).clamp(0, 255).to_kind(Kind::Uint8);
     let planted = Tensor::cat(&[&fresh, &train.narrow(0, 0, 4).flip([3]), &shifted, &brighter], 0);
-    let sets: [(&str, Tensor); 3] = [
-        ("copier", train.narrow(0, 100, 200)),
-        ("planted", planted),
-        ("fresh", fresh.shallow_clone()),
-    ];
+    let sets: [(&str, Tensor); 3] =
+        [("copier", train.narrow(0, 100, 200)), ("planted", planted), ("fresh", fresh.shallow_clone())];
     for (name, images) in &sets {
         save_images(&place, &format!("{name}.safetensors"), images);
     }
     let run = |name: &str| {
         let generated = format!("{name}.safetensors");
-        let args = ["audit", "--generated", &generated, "--train", "train.safetensors", "--features", "pixels"];
+        let args =
+            ["audit", "--generated", &generated, "--train", "train.safetensors", "--features", "pixels"];
         let more = ["--held-out", "held.safetensors", "--out", name];
         let said = place.succeed(&[&args[..], &more].concat());
-        assert!(fs::read_to_string(place.path(name).join("audit.html")).unwrap().contains("<img src=\"data:"));
+        assert!(
+            fs::read_to_string(place.path(name).join("audit.html")).unwrap().contains("<img src=\"data:")
+        );
         (said, json(&place.path(name).join("audit.json")))
     };
     let (said, copier) = run("copier");
@@ -132,7 +134,9 @@ fn an_audit_finds_disguised_copies_and_no_others() {
     let suspects = planted["suspects"].as_array().unwrap();
     let copies = suspects.iter().filter(|s| s["ratio"].as_f64().unwrap() < 1.0 / 3.0);
     let mut found: Vec<(usize, usize)> = copies
-        .map(|s| ["sample", "nearest"].map(|k| s[k].as_str().unwrap().rsplit(' ').next().unwrap().parse().unwrap()))
+        .map(|s| {
+            ["sample", "nearest"].map(|k| s[k].as_str().unwrap().rsplit(' ').next().unwrap().parse().unwrap())
+        })
         .map(|[sample, nearest]| (sample, nearest))
         .filter(|(sample, _)| *sample >= 200)
         .collect();
@@ -149,14 +153,16 @@ fn an_audit_without_held_out_images_says_so() {
     let all = digits();
     save_images(&place, "train.safetensors", &all.narrow(0, 0, 900));
     save_images(&place, "fresh.safetensors", &all.narrow(0, 1000, 100));
-    let args = ["audit", "--generated", "fresh.safetensors", "--train", "train.safetensors", "--features", "pixels"];
+    let args =
+        ["audit", "--generated", "fresh.safetensors", "--train", "train.safetensors", "--features", "pixels"];
     let said = place.succeed(&[&args[..], &["--out", "a", "--json"]].concat());
     let found: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(found["copying"], "no_copies", "{}", found["verdict"]);
     assert!(found["floor"].as_str().unwrap().contains("set aside"), "{}", found["floor"]);
 
     save_images(&place, "few.safetensors", &all.narrow(0, 0, 20));
-    let few = ["audit", "--generated", "fresh.safetensors", "--train", "few.safetensors", "--features", "pixels"];
+    let few =
+        ["audit", "--generated", "fresh.safetensors", "--train", "few.safetensors", "--features", "pixels"];
     place.fail(&[&few[..], &["--out", "out"]].concat(), 2, &["--held-out", "20"]);
 }
 

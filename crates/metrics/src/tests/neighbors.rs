@@ -1,8 +1,6 @@
 //! Beside prdc and torch-fidelity, and beside every pair looked at, with ties, duplicates and far from the origin.
 
-use crate::{
-    Inside, NeighborOptions, Pair, Points, Real, Set, Wanted, center, cross, neighbors_within,
-};
+use crate::{Inside, NeighborOptions, Pair, Points, Real, Set, Wanted, center, cross, neighbors_within};
 use heldout_testkit::{Golden, close};
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use tch::{Kind, Tensor};
@@ -56,14 +54,24 @@ fn check_case<T: Real>(golden: &Golden, name: &str, sets: [ArrayView2<'_, T>; 2]
         if name != "ties" {
             with_pair(sets, NeighborOptions { inside: Inside::Closed, ..options }, |pair| {
                 let wanted = values(format!("{name}.closed{nearest_k}"));
-                close(&Tensor::from_slice(&[pair.precision().value, pair.recall().value]), &Tensor::from_slice(&wanted), 1e-7);
+                close(
+                    &Tensor::from_slice(&[pair.precision().value, pair.recall().value]),
+                    &Tensor::from_slice(&wanted),
+                    1e-7,
+                );
             });
         }
     }
     with_pair(sets, NeighborOptions::default(), |pair| {
         let carlini = pair.carlini_distances();
         let least = carlini.iter().copied().fold(f64::INFINITY, f64::min);
-        let found = [pair.auth_pct().value, pair.f_mem().unwrap().value, pair.carlini().value, least, pair.realism().value];
+        let found = [
+            pair.auth_pct().value,
+            pair.f_mem().unwrap().value,
+            pair.carlini().value,
+            least,
+            pair.realism().value,
+        ];
         for (found, wanted) in found.into_iter().zip(values(format!("{name}.numpy"))) {
             let same = found == wanted || (found - wanted).abs() <= 1e-12 * wanted.abs();
             assert!(same, "{name}: {found}, numpy {wanted}");
@@ -77,11 +85,13 @@ fn neighbor_metrics_are_those_of_the_peers() {
     let [generated, train, _] = lcg_sets();
     check_case(&golden, "lcg", [generated.view(), train.view()]);
     for name in ["f64", "deficient"] {
-        let [generated, train] = ["generated", "train"].map(|s| matrix::<f64>(&golden.get(&format!("{name}.{s}"))));
+        let [generated, train] =
+            ["generated", "train"].map(|s| matrix::<f64>(&golden.get(&format!("{name}.{s}"))));
         check_case(&golden, name, [generated.view(), train.view()]);
     }
     for name in ["f32", "ties"] {
-        let [generated, train] = ["generated", "train"].map(|s| matrix::<f32>(&golden.get(&format!("{name}.{s}"))));
+        let [generated, train] =
+            ["generated", "train"].map(|s| matrix::<f32>(&golden.get(&format!("{name}.{s}"))));
         check_case(&golden, name, [generated.view(), train.view()]);
     }
 }
@@ -123,7 +133,8 @@ fn check_all_pairs(queries: &Array2<f32>, references: &Array2<f32>) {
         assert_eq!(within.row(i), &sorted(row, Some(i))[..4], "row {i}");
     }
     let reference_radii = within.squared_radii(4);
-    let query_radii: Vec<f64> = (0..queries.nrows()).map(|i| reference_radii[i % reference_radii.len()]).collect();
+    let query_radii: Vec<f64> =
+        (0..queries.nrows()).map(|i| reference_radii[i % reference_radii.len()]).collect();
     for inside in [Inside::Open, Inside::Closed] {
         let radii = Some([query_radii.as_slice(), reference_radii.as_slice()]);
         let found = cross(&q, &r, Wanted { k: 3, radii, inside });
@@ -172,7 +183,8 @@ fn too_large_and_too_small_for_f32_is_exact_all_the_same() {
 fn sets_that_cannot_be_compared_are_named() {
     let [generated, _, _] = lcg_sets();
     let center = center(generated.view());
-    let error = |rows: ArrayView2<'_, f64>| Set::new("train", rows, center.view(), 5).unwrap_err().to_string();
+    let error =
+        |rows: ArrayView2<'_, f64>| Set::new("train", rows, center.view(), 5).unwrap_err().to_string();
     assert_eq!(error(generated.slice(s![..5, ..])), "train: 5 distinct rows where at least 6 are needed");
     assert_eq!(error(generated.slice(s![.., ..5])), "train: rows of 5 numbers where 16 are needed");
     let mut bad = generated.clone();
