@@ -120,3 +120,37 @@ fn to_safetensors(weights: &BTreeMap<String, Weights>) -> Result<Vec<u8>> {
     let views = views.collect::<Result<BTreeMap<_, _>>>()?;
     Ok(safetensors::serialize(views, None)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    #[test]
+    fn weights_are_kept_and_counts_of_batches_are_not() {
+        let weights = |dtype, shape: &[usize], bytes: &[u8]| Weights {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: bytes.to_vec(),
+        };
+        let all = BTreeMap::from([
+            ("conv.weight".to_owned(), weights(Dtype::F16, &[2, 1], &[1, 2, 3, 4])),
+            ("bn.num_batches_tracked".to_owned(), weights(Dtype::I64, &[], &[7; 8])),
+        ]);
+        let bytes = to_safetensors(&all).unwrap();
+        let found = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(found.names(), ["conv.weight"]);
+        let conv = found.tensor("conv.weight").unwrap();
+        assert_eq!(
+            (conv.dtype(), conv.shape(), conv.data()),
+            (safetensors::Dtype::F16, &[2, 1][..], &[1, 2, 3, 4][..])
+        );
+        assert_eq!(bytes, to_safetensors(&all).unwrap());
+    }
+
+    #[test]
+    fn names_that_are_no_network_are_left_to_others() {
+        assert!(fetch("fashion-mnist").is_none());
+        assert_eq!(names(), ["efficientnet-lite0"]);
+    }
+}

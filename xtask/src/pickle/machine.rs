@@ -170,7 +170,7 @@ impl Machine {
                 self.tuple(items);
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.tuple(items);
             }
             b']' => {
@@ -179,7 +179,7 @@ impl Machine {
             }
             b'}' => self.dict(),
             b'e' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.append(items)?;
             }
             b's' => {
@@ -188,7 +188,7 @@ impl Machine {
                 self.set(vec![key, value])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.set(items)?;
             }
             b'q' => self.remember(from, 1)?,
@@ -257,7 +257,7 @@ impl Machine {
         self.stack.last().copied().context("a value is missing")
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Value>> {
         let mark = self.stack.iter().rposition(|v| *v == Value::Mark).context("a mark is missing")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
@@ -272,7 +272,7 @@ impl Machine {
 
     fn set(&mut self, items: Vec<Value>) -> Result<()> {
         let Value::Dict(dict) = self.top()? else { bail!("entries of something that is no dict") };
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             bail!("a key without a value");
         }
         self.dicts[dict].extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));

@@ -49,23 +49,24 @@ pub(crate) fn read(bytes: &[u8]) -> Result<BTreeMap<String, Weights>> {
         bail!("numbers that are not little-endian");
     }
     let (machine, tensors) = next().context("state dict")?;
-    let entries = machine.entries(tensors).context("the file holds no dict of tensors")?;
+    let mut views = BTreeMap::new();
+    for (key, value) in machine.entries(tensors).context("the file holds no dict of tensors")? {
+        let name = machine.text(*key).context("a tensor whose name is no text")?;
+        let view = machine.tensor(*value).with_context(|| format!("{name}: is no tensor"))?;
+        if views.insert(name, view).is_some() {
+            bail!("{name}: is there twice");
+        }
+    }
     let (list, keys) = next().context("list of storages")?;
     let keys = list.list(keys).context("list of storages")?;
     let keys: Option<Vec<&str>> = keys.iter().map(|k| list.text(*k)).collect();
     let storages = storages(&machine.storages, &keys.context("a storage whose key is no text")?, rest)?;
-    let mut found = BTreeMap::new();
-    for (key, value) in entries {
-        let name = machine.text(*key).context("a tensor whose name is no text")?;
-        let view = machine.tensor(*value).with_context(|| format!("{name}: is no tensor"))?;
+    let weights = |(name, view): (&str, &View)| {
         let Storage { key, dtype, .. } = &machine.storages[view.storage];
         let bytes = storages.get(key.as_str()).with_context(|| format!("{name}: its storage is missing"))?;
-        let weights = take(view, *dtype, bytes).with_context(|| name.to_owned())?;
-        if found.insert(name.to_owned(), weights).is_some() {
-            bail!("{name}: is there twice");
-        }
-    }
-    Ok(found)
+        Ok((name.to_owned(), take(view, *dtype, bytes).with_context(|| name.to_owned())?))
+    };
+    views.into_iter().map(weights).collect()
 }
 
 /// The numbers of each storage; `rest` holds them in the order of `keys`, each after its length, and nothing else.
