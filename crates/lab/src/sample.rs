@@ -130,6 +130,7 @@ pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
 pub(crate) fn image_shape(arm: &Path, recipe: &Recipe) -> Result<[i64; 3]> {
     let path = arm.join("shape.json");
     let shape: [i64; 3] = crate::run::read_json(&path)?;
-    recipe.model.check_images(shape[0], shape[1], shape[2])?;
+    let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
+    recipe.model.check_images(shape[0] + mask, shape[1], shape[2])?;
     Ok(shape)
 }

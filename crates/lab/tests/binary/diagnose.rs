@@ -93,3 +93,14 @@ fn a_small_training_set_shows() {
             .contains("not finished")
     );
 }
+
+/// A network of one more channel, for what is known of an image, is sampled from and diagnosed like others.
+#[test]
+fn a_model_of_masked_images_is_opened() {
+    let place = Place::new();
+    place.succeed(&["train", "tiny.toml", "--with", "ambient", "--out", "run", "--set", "train.steps=4"]);
+    let arm = "run/arms/base-seed0";
+    place.succeed(&["sample", arm, "--n", "2", "--steps", "2", "--out", "samples"]);
+    let found = diagnosed(&place, &[arm, "--images", "4", "--levels", "1"]);
+    assert_eq!(numbers(&found["loss_gap"], "/log_snr"), [-0.5]);
+}
