@@ -73,7 +73,9 @@ impl Diagnosis {
             format!("{:.3} ± {:.3} over {} weights", c.trace.value, c.trace.standard_error, c.parameters);
         table.add_row(["trace".to_owned(), trace]);
         let scale = match n.noise_scale {
-            Some(scale) => format!("{:.1} ± {:.1} images", scale.value, scale.standard_error),
+            Some(scale) => {
+                format!("{:.1} ± {:.1} images, at least {:.0}", scale.value, scale.standard_error, n.at_least)
+            }
             None => format!("at least {:.0} images: its gradient is not to be told from noise", n.at_least),
         };
         table.add_row(["gradient noise scale".to_owned(), scale]);
