@@ -90,6 +90,7 @@ pub fn mode_coverage(labels: Labels<'_>, classes: usize, seed: u64) -> Result<Mo
     };
     let [ours, theirs] = [&samples, &held_out].map(|labels| counts(labels, classes));
     let measured = |draws: &mut Draws, distance: Distance| Measurement {
+        against_held_out: None,
         model: estimate(distance, &samples, &held_out, classes, draws),
         floor: estimate(distance, &real, &other, classes, draws),
     };

@@ -269,6 +269,7 @@ impl<'a> Arm<'a> {
     fn measurement(&self, r: &ArmResult) -> heldout_core::Measurement {
         let estimate = |value, [lower, upper]: [f64; 2]| heldout_core::Estimate { value, lower, upper };
         heldout_core::Measurement {
+            against_held_out: None,
             model: estimate(r.f_mem, r.f_mem_ci),
             floor: estimate(r.f_mem_floor, r.f_mem_floor_ci),
         }

@@ -5,7 +5,7 @@ use crate::assemble::generate;
 use crate::recipe::SampleConfig;
 use crate::result::FinalSamples;
 use anyhow::Result;
-use heldout_core::{Denoiser, FeatureSets, Measurement, Metric, NoiseSchedule, stream};
+use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_samplers::{SamplerConfig, Variance};

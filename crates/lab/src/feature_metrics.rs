@@ -122,7 +122,7 @@ fn measure<T: Real>(
         )),
         Some(_) => {}
     }
-    let (generated, held_out) = (generated.view(), held_out.as_ref().map(Array2::view));
+    let (generated, held_out) = (generated.view(), held_out.as_ref().map(|rows| rows.view()));
     let evaluation = Evaluation::new(generated, train.view(), held_out, request.options);
     let evaluation = evaluation.map_err(Error::from)?;
     let usual = request.metrics.is_empty();

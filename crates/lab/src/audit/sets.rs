@@ -102,7 +102,7 @@ fn matrix(t: &Tensor) -> Result<Array2<f32>> {
 }
 
 fn stack<'a>(parts: impl Iterator<Item = &'a Array2<f32>>) -> Result<Array2<f32>> {
-    Ok(concatenate(Axis(0), &parts.map(Array2::view).collect::<Vec<_>>())?)
+    Ok(concatenate(Axis(0), &parts.map(|p| p.view()).collect::<Vec<_>>())?)
 }
 
 fn open(
