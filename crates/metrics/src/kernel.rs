@@ -2,7 +2,7 @@
 
 use crate::draws::{generator, without_replacement};
 use crate::estimate::{NORMAL, influence_error, mean, variance};
-use crate::kernel_sums::{Polynomial, Radial, Sums, across, within};
+use crate::kernel_sums::{Polynomial, Radial, Sums, across, subset_totals, within};
 use crate::real::{Real, Rows};
 use crate::{Error, Interval};
 use ndarray::ArrayView2;
@@ -27,6 +27,7 @@ pub enum Subsets {
 /// The kernel distance of features `[N, D]` and `[M, D]`, KID where they are the Inception network's: the unbiased estimate
 /// of the squared MMD with `(x.y / D + 1)^3`; Bińkowski et al. 2018, section 4.
 ///
+/// Where the sets are so small that subsets share most of their pairs, each pair is computed once for all subsets.
 /// Products are in the type of the features, sums in f64; of two sets of one distribution it is as often below 0 as above.
 ///
 /// The interval of [`Subsets::All`] is that of the mean of the generated samples' influences (Hájek projection), with the
@@ -62,14 +63,18 @@ fn of_subsets<T: Real>(
     if count == 0 {
         return Err(Error::Setting { setting: "subsets", reason: "0, where at least 1 is needed".into() });
     }
-    let one = |k: usize| {
+    let draw = |k: usize| {
         let mut rng = generator(seed, k as u64);
-        let x = x.select(&without_replacement(&mut rng, x.len(), size));
-        let y = y.select(&without_replacement(&mut rng, y.len(), size));
-        let kernel = Polynomial::new(x.width);
-        unbiased(&within(&x, &kernel), &within(&y, &kernel), &across(&x, &y, &kernel))
+        let of_x = without_replacement(&mut rng, x.len(), size);
+        (of_x, without_replacement(&mut rng, y.len(), size))
     };
-    let values: Vec<f64> = (0..count).into_par_iter().map(one).collect();
+    let (of_x, of_y): (Vec<_>, Vec<_>) = (0..count).map(draw).unzip();
+    // Pairs to compute, half of them of one set, if every pair of the sets is computed once; or each subset's.
+    let once = (x.len() + y.len()).pow(2) / 2;
+    let values = match once <= count * 2 * size * size {
+        true => shared(x, y, &of_x, &of_y),
+        false => one_by_one(x, y, &of_x, &of_y),
+    };
     let value = mean(&values);
     if 2 * size > smaller || count < 2 {
         let all = unbiased_with_interval(x, y);
@@ -84,16 +89,49 @@ fn of_subsets<T: Real>(
     Ok(Interval::around(value, whole.sqrt(), NORMAL))
 }
 
-fn unbiased(x: &Sums, y: &Sums, cross: &Sums) -> f64 {
-    let pairs = |s: &Sums| s.total() / (s.rows.len() * (s.rows.len() - 1)) as f64;
-    pairs(x) + pairs(y) - 2.0 * cross.total() / (cross.rows.len() * cross.columns) as f64
+/// The estimate of each pair of subsets, from the pairs of the whole sets.
+pub(crate) fn shared<T: Real>(
+    x: &Rows<'_, T>,
+    y: &Rows<'_, T>,
+    of_x: &[Vec<usize>],
+    of_y: &[Vec<usize>],
+) -> Vec<f64> {
+    let kernel = Polynomial::new(x.width);
+    let own = subset_totals((x, of_x), None, &kernel);
+    let other = subset_totals((y, of_y), None, &kernel);
+    let cross = subset_totals((x, of_x), Some((y, of_y)), &kernel);
+    let sizes = of_x.iter().zip(of_y).map(|(a, b)| (a.len(), b.len()));
+    let totals = own.into_iter().zip(other).zip(cross);
+    sizes.zip(totals).map(|((n, m), ((own, other), cross))| unbiased((own, n), (other, m), cross)).collect()
+}
+
+/// As [`shared`], from the pairs of each subset.
+pub(crate) fn one_by_one<T: Real>(
+    x: &Rows<'_, T>,
+    y: &Rows<'_, T>,
+    of_x: &[Vec<usize>],
+    of_y: &[Vec<usize>],
+) -> Vec<f64> {
+    let kernel = Polynomial::new(x.width);
+    let one = |(a, b): (&Vec<usize>, &Vec<usize>)| {
+        let (x, y) = (x.select(a), y.select(b));
+        let total = |of: &Rows<'_, T>| (within(of, &kernel).total(), of.len());
+        unbiased(total(&x), total(&y), across(&x, &y, &kernel).total())
+    };
+    of_x.par_iter().zip(of_y).map(one).collect()
+}
+
+/// From the total kernel of different rows of each set and their number, and the total across.
+fn unbiased((own, n): (f64, usize), (other, m): (f64, usize), cross: f64) -> f64 {
+    own / (n * (n - 1)) as f64 + other / (m * (m - 1)) as f64 - 2.0 * cross / (n * m) as f64
 }
 
 fn unbiased_with_interval<T: Real>(x: &Rows<'_, T>, y: &Rows<'_, T>) -> Interval {
     let kernel = Polynomial::new(x.width);
     let (own, other, cross) = (within(x, &kernel), within(y, &kernel), across(x, y, &kernel));
     let influence = influences(&own.rows, x.len() - 1, &cross);
-    Interval::around(unbiased(&own, &other, &cross), influence_error(&influence), NORMAL)
+    let value = unbiased((own.total(), x.len()), (other.total(), y.len()), cross.total());
+    Interval::around(value, influence_error(&influence), NORMAL)
 }
 
 /// Of each generated sample, up to a constant: twice its mean kernel with the others minus that with the reference.

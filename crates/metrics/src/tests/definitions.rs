@@ -1,6 +1,8 @@
 //! Values that a line of numpy gives for numbers that any language can make, and known cases.
 
-use crate::draws::{generator, uniform};
+use crate::draws::{generator, uniform, without_replacement};
+use crate::kernel::{one_by_one, shared};
+use crate::real::Rows;
 use crate::{
     CellLabels, FrechetReference, Half, InceptionScore, Moments, Subsets, ThreeSets, agreement, cmmd,
     data_copying, data_copying_in, feature_likelihood, frechet_distance, kernel_distance, vendi_score,
@@ -127,6 +129,20 @@ fn subsets_agree_with_all() {
     let many = Subsets::Random { count: 400, size: 100, seed: 0 };
     let many = kernel_distance(x.view(), y.view(), many).unwrap();
     assert!((all.value - many.value).abs() < 0.2 * (many.upper - many.lower), "{all:?} {many:?}");
+}
+
+/// However the pairs of subsets are come by, also where blocks are not full.
+#[test]
+fn shared_pairs_give_the_same_subsets() {
+    let (x, y) = (normal(6, 300, 8), normal(7, 270, 8) * 1.3);
+    let rows = |x| Rows::new("x", x, 8, 2).unwrap();
+    let (x, y) = (rows(x.view()), rows(y.view()));
+    let draw = |n: usize| -> Vec<Vec<usize>> {
+        (0..5).map(|k| without_replacement(&mut generator(n as u64, k), n, 60)).collect()
+    };
+    let (of_x, of_y) = (draw(300), draw(270));
+    let [shared, alone] = [shared, one_by_one].map(|way| way(&x, &y, &of_x, &of_y));
+    shared.iter().zip(alone).for_each(|(a, b)| near(*a, b, 1e-12));
 }
 
 /// Wide features are projected; three far-off crowds are found whatever the seed.
