@@ -41,12 +41,13 @@ pub fn mifid<T: Real>(
     let x = Rows::new("generated", generated, train.ncols(), 2)?;
     let y = Rows::new("train", train, train.ncols(), 2)?;
     let frechet_distance = FrechetReference::of_rows("train", &y)?.distance_of_rows(&x)?.value;
-    let (x, y) = (x.unit("generated")?, y.unit("train")?);
+    // In f64, since 1 - |cos| of a copy is below what f32 can tell from 0.
+    let (x, y) = (x.to_f64().unit("generated")?, y.to_f64().unit("train")?);
     let cosines = match order {
         MifidOrder::Generated => largest_products(&x, &y, f64::abs),
         MifidOrder::Train => largest_products(&y, &x, f64::abs),
     };
-    let cosine_distance = 1.0 - mean(&cosines);
+    let cosine_distance = (1.0 - mean(&cosines)).max(0.0);
     let divisor = if cosine_distance < THRESHOLD { cosine_distance } else { 1.0 };
     Ok(Mifid { value: frechet_distance / (divisor + 1e-14), frechet_distance, cosine_distance })
 }

@@ -4,8 +4,9 @@ use crate::draws::{generator, uniform, without_replacement};
 use crate::kernel::{one_by_one, shared};
 use crate::real::Rows;
 use crate::{
-    CellLabels, FrechetReference, Half, InceptionScore, Moments, Subsets, ThreeSets, agreement, cmmd,
-    data_copying, data_copying_in, feature_likelihood, frechet_distance, kernel_distance, vendi_score,
+    CellLabels, FrechetReference, Half, InceptionScore, MifidOrder, Moments, Subsets, ThreeSets, agreement,
+    cmmd, data_copying, data_copying_in, feature_likelihood, frechet_distance, kernel_distance, mifid,
+    vendi_score,
 };
 use ndarray::{Array2, Axis, concatenate, s};
 
@@ -179,6 +180,16 @@ fn copies_are_told_from_fresh_data() {
     assert!(
         drawn.divergence.upper < copied.divergence.lower && drawn.divergence.upper < bad.divergence.lower
     );
+}
+
+/// Copies to the last bit have a cosine distance of 0, not of a rounding error below it.
+#[test]
+fn mifid_of_exact_copies_is_large_and_not_negative() {
+    let train = normal(50, 200, 8).mapv(|x| x as f32);
+    let copies = train.slice(s![..150, ..]);
+    let found = mifid(copies, train.view(), MifidOrder::Generated).unwrap();
+    assert!((0.0..1e-14).contains(&found.cosine_distance), "{found:?}");
+    assert!(found.value > 1e12 * found.frechet_distance, "{found:?}");
 }
 
 /// Two models that generalize agree with each other; two copiers with their own halves.
