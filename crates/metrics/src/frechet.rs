@@ -1,7 +1,8 @@
 //! The Fréchet distance of two sets of features.
 
 use crate::linear::{
-    centered, eigenvalues, eigenvectors, nuclear_norm, outer_products, scale_columns, squares,
+    centered, eigenvalues, eigenvectors, nuclear_norm, outer_products, product_of_triangles, scale_columns,
+    squares,
 };
 use crate::real::{Real, Rows};
 use crate::{Error, Moments};
@@ -38,23 +39,35 @@ pub(crate) struct Factor {
 }
 
 impl Factor {
-    /// Of a covariance whose rank is at most `rank`: Cholesky where it exists, eigenvectors otherwise.
+    /// Of a covariance (its lower triangle) whose rank is at most `rank`: Cholesky where it exists, eigenvectors otherwise.
     pub(crate) fn of(covariance: &Mat<f64>, rank: usize) -> Result<Self, Error> {
-        let width = covariance.nrows();
-        let largest = (0..width).map(|j| covariance[(j, j)]).fold(0.0, f64::max);
-        // A pivot of the size of the rounding error is a zero that was not hit.
-        let least = largest * width as f64 * f64::EPSILON;
-        if rank >= width
-            && let Ok(found) = covariance.llt(Side::Lower)
-            && (0..width).all(|j| found.L()[(j, j)].powi(2) > least)
-        {
-            return Ok(Self { matrix: found.L().to_owned(), triangular: true, rank: width });
+        if let Some(found) = Self::cholesky(covariance, rank) {
+            return Ok(found);
         }
+        let width = covariance.nrows();
         let (values, vectors) = eigenvectors(covariance)?;
+        let least = Self::rounding(covariance);
         let first = values.iter().position(|v| *v > least).unwrap_or(width).max(width.saturating_sub(rank));
         let mut matrix = vectors.subcols(first, width - first).to_owned();
         scale_columns(&mut matrix, values[first..].iter().map(|v| v.sqrt()));
         Ok(Self { matrix, triangular: false, rank: width - first })
+    }
+
+    /// Where the covariance is of full rank.
+    fn cholesky(covariance: &Mat<f64>, rank: usize) -> Option<Self> {
+        let width = covariance.nrows();
+        let found = if rank < width { None } else { covariance.llt(Side::Lower).ok() }?;
+        let matrix = found.L().to_owned();
+        let least = Self::rounding(covariance);
+        let full = (0..width).all(|j| matrix[(j, j)].powi(2) > least);
+        full.then_some(Self { matrix, triangular: true, rank: width })
+    }
+
+    /// A pivot or eigenvalue of this size is a zero that was not hit.
+    fn rounding(covariance: &Mat<f64>) -> f64 {
+        let width = covariance.nrows();
+        let largest = (0..width).map(|j| covariance[(j, j)]).fold(0.0, f64::max);
+        largest * width as f64 * f64::EPSILON
     }
 
     /// Of the covariance of few rows: the centered rows themselves.
@@ -98,7 +111,7 @@ impl FrechetReference {
         if moments.count() < 2 {
             return Err(Error::TooFew { set, found: moments.count(), needed: 2 });
         }
-        let covariance = moments.covariance_matrix();
+        let covariance = moments.lower_covariance();
         let trace = trace(set, &covariance)?;
         let factor = Factor::of(&covariance, moments.count() - 1)?;
         Ok(Self { mean: moments.mean().to_vec(), trace, factor })
@@ -131,13 +144,18 @@ impl FrechetReference {
         if generated.count() < 2 {
             return Err(Error::TooFew { set: "generated", found: generated.count(), needed: 2 });
         }
-        let covariance = generated.covariance_matrix();
+        let covariance = generated.lower_covariance();
         let trace = trace("generated", &covariance)?;
         let rank = generated.count() - 1;
-        let full = rank >= self.width() && covariance.llt(Side::Lower).is_ok();
-        let product = self.factor.matrix.transpose() * (&covariance * &self.factor.matrix);
+        let own = Factor::cholesky(&covariance, rank);
+        let product = match &own {
+            Some(own) if self.factor.triangular => {
+                outer_products(product_of_triangles(&self.factor.matrix, &own.matrix).transpose())
+            }
+            _ => self.factor.matrix.transpose() * (generated.covariance_matrix() * &self.factor.matrix),
+        };
         let root = sum_of_roots(&eigenvalues(&product)?, rank.min(self.factor.rank));
-        Ok(self.assemble(generated.mean(), trace, root, !full))
+        Ok(self.assemble(generated.mean(), trace, root, own.is_none()))
     }
 
     /// The distance of a set by its rows `[N, D]`: at most `D` rows go by the nuclear norm of the product of the two

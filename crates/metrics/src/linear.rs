@@ -2,22 +2,35 @@
 
 use crate::Error;
 use crate::real::{Real, Rows};
-use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par, Side};
 
-/// Adds `columns columns'` to the lower triangle of `sum`: `[D, N]`, `[D, D]`.
+/// Columns of one product where only a triangle is wanted or there.
+const STRIP: usize = 256;
+
+/// Adds `columns columns'` to the lower triangle of `sum`: `[D, N]`, `[D, D]`. Strips of it also get what is above the
+/// diagonal within them.
 pub(crate) fn add_outer_products(sum: &mut Mat<f64>, columns: MatRef<'_, f64>) {
-    triangular::matmul(
-        sum.as_mut(),
-        BlockStructure::TriangularLower,
-        Accum::Add,
-        columns,
-        BlockStructure::Rectangular,
-        columns.transpose(),
-        BlockStructure::Rectangular,
-        1.0,
-        Par::rayon(0),
-    );
+    let size = sum.nrows();
+    for j in (0..size).step_by(STRIP) {
+        let below = columns.subrows(j, size - j);
+        let strip = below.subrows(0, STRIP.min(size - j));
+        let part = sum.submatrix_mut(j, j, size - j, strip.nrows());
+        matmul(part, Accum::Add, below, strip.transpose(), 1.0, Par::rayon(0));
+    }
+}
+
+/// `a' b` of two lower triangular matrices `[D, D]`.
+pub(crate) fn product_of_triangles(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
+    let size = a.nrows();
+    let mut product = Mat::zeros(size, size);
+    for j in (0..size).step_by(STRIP) {
+        let width = STRIP.min(size - j);
+        let left = a.subrows(j, size - j).transpose();
+        let right = b.submatrix(j, j, size - j, width);
+        matmul(product.subcols_mut(j, width), Accum::Replace, left, right, 1.0, Par::rayon(0));
+    }
+    product
 }
 
 /// `columns columns'`, both triangles: `[D, N]` to `[D, D]`.

@@ -1,7 +1,7 @@
 //! Mean and covariance of features, batch by batch.
 
 use crate::Error;
-use crate::linear::{add_outer_products, centered, mirror};
+use crate::linear::{add_outer_products, mirror};
 use crate::real::{Real, Rows};
 use faer::Mat;
 use ndarray::{Array2, ArrayView1, ArrayView2};
@@ -84,7 +84,9 @@ impl Moments {
                 mean.iter_mut().zip(rows.row(i)).for_each(|(m, x)| *m += (*x).into());
             }
             mean.iter_mut().for_each(|m| *m /= (last - first) as f64);
-            add_outer_products(&mut self.scatter, centered(rows, first, last, &mean).as_ref());
+            // Features as columns: the product is twice as fast as with samples as columns.
+            let part = Mat::from_fn(last - first, mean.len(), |i, j| rows.row(first + i)[j].into() - mean[j]);
+            add_outer_products(&mut self.scatter, part.transpose());
             self.shift(last - first, &mean);
         }
     }
@@ -120,8 +122,13 @@ impl Moments {
     }
 
     pub(crate) fn covariance_matrix(&self) -> Mat<f64> {
-        let mut m = faer::Scale(1.0 / (self.count as f64 - 1.0)) * &self.scatter;
+        let mut m = self.lower_covariance();
         mirror(&mut m);
         m
+    }
+
+    /// What is above the diagonal means nothing.
+    pub(crate) fn lower_covariance(&self) -> Mat<f64> {
+        faer::Scale(1.0 / (self.count as f64 - 1.0)) * &self.scatter
     }
 }
