@@ -108,7 +108,7 @@ pub struct ClassShare {
 pub struct Audit {
     /// In a sentence or two.
     pub verdict: String,
-    /// The same for programs: `copies`, `suspicious`, `no_copies`.
+    /// The same for programs: `copies`, `few_copies`, `suspicious`, `no_copies`.
     pub copying: Finding,
     /// The feature network.
     pub network: String,

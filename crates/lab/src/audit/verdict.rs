@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub enum Finding {
     /// More samples are near copies than real images would be.
     Copies,
+    /// Some samples are near copies, though too few to tell from the rate of false alarms: each is worth a look.
+    FewCopies,
     /// No more near copies than in real data, but samples lie nearer to training images than real images do.
     Suspicious,
     /// Neither.
@@ -46,10 +48,12 @@ impl Found<'_> {
     fn copying(&self) -> (Finding, Vec<String>) {
         let (copies, floor) = (self.copies, self.false_positives);
         let counted = format!(
-            "{} of {} samples ({}) are near copies of training images; of real images that were not trained on {} are.",
+            "{} of {} samples are near copies of training images ({}); of real images that were not trained on, {} of {} ({}).",
             copies.count,
             copies.of,
             percent(&copies),
+            floor.count,
+            floor.of,
             percent(&floor)
         );
         if copies.ci[0] > floor.ci[1] {
@@ -72,16 +76,13 @@ impl Found<'_> {
             );
             return (Finding::Suspicious, vec![text]);
         }
-        let planted = match copies.count {
-            0 => String::new(),
-            n if copies.share > floor.share => format!(
-                " {n} such sample{} can be chance; look at {}.",
-                if n == 1 { "" } else { "s" },
-                if n == 1 { "it" } else { "them" }
-            ),
-            _ => String::new(),
-        };
-        (Finding::NoCopies, vec![format!("No sign of copying: {counted}{planted}")])
+        if copies.count > 0 && copies.share > floor.share {
+            let text = format!(
+                "A few near copies, too few to tell from chance by their number: look at them. {counted}"
+            );
+            return (Finding::FewCopies, vec![text]);
+        }
+        (Finding::NoCopies, vec![format!("No sign of copying: {counted}")])
     }
 
     fn distance(&self) -> Option<String> {
