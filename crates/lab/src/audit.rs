@@ -198,6 +198,7 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
         copies,
         false_positives,
         metrics: &metrics,
+        copier: &copier,
         classes: &classes,
     };
     let (copying, verdict) = found.verdict();

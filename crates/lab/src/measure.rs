@@ -194,7 +194,7 @@ pub(crate) struct Audit {
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     compared_side: usize,
     /// Images in memory at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
     /// Of subsets, resamples and cells
     #[arg(long, default_value_t = 0)]

@@ -29,7 +29,7 @@ struct Page<'a> {
 #[derive(Debug, Serialize)]
 struct Row<'a> {
     name: &'a str,
-    cells: [String; 4],
+    cells: [String; 5],
 }
 
 #[derive(Debug, Serialize)]
@@ -69,8 +69,12 @@ pub(super) fn page(audit: &Audit, sets: &Sets) -> Result<String> {
     )
 }
 
-fn cells(row: &MetricRow, copier: Option<&MetricRow>) -> [String; 4] {
-    let number = |x: f64| if x.abs() >= 100.0 { format!("{x:.1}") } else { format!("{x:.3}") };
+fn cells(row: &MetricRow, copier: Option<&MetricRow>) -> [String; 5] {
+    let number = |x: f64| match x.abs() {
+        x_abs if x_abs >= 100.0 => format!("{x:.1}"),
+        x_abs if x_abs > 0.0 && x_abs < 0.01 => format!("{x:.1e}"),
+        _ => format!("{x:.3}"),
+    };
     let with = |x: Option<f64>, ci: Option<[f64; 2]>| match (x, ci) {
         (Some(x), Some([low, high])) => format!("{} [{}, {}]", number(x), number(low), number(high)),
         _ => "-".to_owned(),
@@ -78,6 +82,7 @@ fn cells(row: &MetricRow, copier: Option<&MetricRow>) -> [String; 4] {
     [
         with(Some(row.value), Some(row.ci)),
         with(row.against_held_out, row.against_held_out_ci),
+        with(copier.and_then(|c| c.against_held_out), copier.and_then(|c| c.against_held_out_ci)),
         with(row.real_vs_train, row.real_vs_train_ci),
         with(copier.map(|c| c.value), copier.map(|c| c.ci)),
     ]

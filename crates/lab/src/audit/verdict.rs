@@ -2,6 +2,7 @@
 
 use super::{ClassShare, Share};
 use crate::feature_metrics::MetricRow;
+use heldout_metrics::{FeatureMetric, title};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -25,14 +26,20 @@ pub(super) struct Found<'a> {
     pub(super) copies: Share,
     pub(super) false_positives: Share,
     pub(super) metrics: &'a BTreeMap<String, MetricRow>,
+    /// Of training images in the place of samples: against held-out images they are real data of the same size.
+    pub(super) copier: &'a BTreeMap<String, MetricRow>,
     pub(super) classes: &'a [ClassShare],
 }
 
 impl Found<'_> {
     fn metric(&self, name: &str) -> Option<&MetricRow> {
-        self.metrics.get(&format!("{name}({})", self.network)).or_else(|| {
-            self.metrics.iter().find(|(known, _)| name == "FD" && *known == "FID").map(|(_, row)| row)
-        })
+        self.of(self.metrics, name)
+    }
+
+    fn of<'m>(&self, metrics: &'m BTreeMap<String, MetricRow>, name: &str) -> Option<&'m MetricRow> {
+        metrics
+            .get(&format!("{name}({})", self.network))
+            .or_else(|| metrics.iter().find(|(known, _)| name == "FD" && *known == "FID").map(|(_, row)| row))
     }
 
     /// The finding, and all in sentences. Quality is judged against held-out images alone: against training images a copier is
@@ -85,22 +92,25 @@ impl Found<'_> {
         (Finding::NoCopies, vec![format!("No sign of copying: {counted}")])
     }
 
+    /// A metric against held-out images with its interval, and that of as many training images.
+    fn against_held_out(&self, name: &str) -> Option<[(f64, [f64; 2]); 2]> {
+        let [model, real] = [self.metric(name)?, self.of(self.copier, name)?]
+            .map(|row| row.against_held_out.zip(row.against_held_out_ci));
+        Some([model?, real?])
+    }
+
     fn distance(&self) -> Option<String> {
-        let row = self.metric("FD")?;
-        let (value, ci, real) = (row.against_held_out?, row.against_held_out_ci?, row.real_vs_train_ci?);
-        let floor = row.real_vs_train?;
-        let measured =
-            format!("FD({}) to held-out images is {value:.3}, of real data {floor:.3}", self.network);
-        Some(match ci[0] > real[1] {
+        let [(value, ci), (real, real_ci)] = self.against_held_out("FD")?;
+        let name = title(FeatureMetric::Fd, self.network);
+        let measured = format!("{name} to held-out images is {value:.3}, of as many real images {real:.3}");
+        Some(match ci[0] > real_ci[1] {
             true => format!("{measured}: the samples are not of the data's distribution."),
             false => format!("{measured}: as near as real data."),
         })
     }
 
     fn variety(&self) -> Option<String> {
-        let row = self.metric("coverage")?;
-        let (value, ci) = (row.against_held_out?, row.against_held_out_ci?);
-        let (real, real_ci) = (row.real_vs_train?, row.real_vs_train_ci?);
+        let [(value, ci), (real, real_ci)] = self.against_held_out("coverage")?;
         (ci[1] < real_ci[0]).then(|| {
             format!(
                 "They cover {:.0} % of the held-out images, where real data covers {:.0} %.",
