@@ -103,10 +103,11 @@ impl ClipText {
         let x = self.tokens.forward(&ids) + self.positions.narrow(0, 0, length);
         // Row `i` of the mask is what token `i` sees.
         let seen = Tensor::ones([length, length], (Kind::Float, device)).tril(0);
-        let mut bias = mask_bias(&seen, &x).view([1, 1, length, length]);
-        if heed_mask {
-            bias = bias + mask_bias(&tokens.mask.to_device(device), &x);
-        }
+        let causal = mask_bias(&seen, &x).view([1, 1, length, length]);
+        let bias = match heed_mask {
+            true => causal + mask_bias(&tokens.mask.to_device(device), &x),
+            false => causal,
+        };
         let hidden_states = self.encoder.forward(&x, Some(&bias));
         let last = self.norm.forward(&hidden_states[hidden_states.len() - 1]);
         let ends = match self.eos {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 HERE = Path(__file__).parent
-SIZES = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+SIZES = dict(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2)
 TEXT = dict(**SIZES, vocab_size=40, max_position_embeddings=12, bos_token_id=38)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
@@ -50,7 +50,7 @@ with torch.no_grad():
         CLIPConfig(
             text_config=dict(**TEXT, eos_token_id=39),
             vision_config=dict(**SIZES, image_size=28, patch_size=7),
-            projection_dim=8,
+            projection_dim=6,
         )
     )
     values("whole", whole)

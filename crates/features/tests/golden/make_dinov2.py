@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 SIZES = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=7)
 MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 torch.manual_seed(0)
-images = {28: torch.rand(2, 3, 28, 28), 42: torch.rand(2, 3, 42, 42)}
+images = {28: torch.rand(2, 3, 28, 28), 35: torch.rand(2, 3, 35, 35)}
 tensors, configs = {f"images.{side}": x for side, x in images.items()}, {}
 
 
@@ -65,14 +65,14 @@ def add(case, model):
         tensors[f"{case}.features.transformers.{side}"] = features(model, side)
     tensors[f"{case}.features.original.28"] = tensors[f"{case}.features.transformers.28"].clone()
     if "registers" in case:  # its positions are scaled by the size in the original as well
-        tensors[f"{case}.features.original.42"] = tensors[f"{case}.features.transformers.42"].clone()
+        tensors[f"{case}.features.original.35"] = tensors[f"{case}.features.transformers.35"].clone()
         return
     positions = model.embeddings.position_embeddings
     square = positions[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
-    moved = torch.nn.functional.interpolate(square, scale_factor=((6 + 0.1) / 4,) * 2, mode="bicubic")
-    moved = moved.permute(0, 2, 3, 1).reshape(1, 36, -1)
+    moved = torch.nn.functional.interpolate(square, scale_factor=((5 + 0.1) / 4,) * 2, mode="bicubic")
+    moved = moved.permute(0, 2, 3, 1).reshape(1, 25, -1)
     model.embeddings.position_embeddings = torch.nn.Parameter(torch.cat((positions[:, :1], moved), 1))
-    tensors[f"{case}.features.original.42"] = features(model, 42)
+    tensors[f"{case}.features.original.35"] = features(model, 35)
 
 
 add("plain", Dinov2Model(Dinov2Config(**SIZES)))
