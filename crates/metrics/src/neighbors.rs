@@ -239,8 +239,9 @@ pub(crate) fn largest_ratio<T: Real>(
         for (q, largest) in rows.iter_mut().enumerate() {
             for (r, j) in tile.references.clone().enumerate() {
                 let radius = squared_radii[j];
-                // The product may be below the distance: then the ratio is looked at in f64.
-                if radius > 0.0 && !(f64::from(tile.low(q, r)) * *largest > radius) {
+                // What f32 cannot hold is looked at in f64.
+                let low = f64::from(tile.low(q, r)) * *largest;
+                if radius > 0.0 && (low <= radius || low.is_nan()) {
                     let squared = queries.squared(tile.queries.start + q, references, j);
                     *largest = largest.max(radius / squared);
                 }

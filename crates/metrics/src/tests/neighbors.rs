@@ -187,7 +187,7 @@ fn sets_that_cannot_be_compared_are_named() {
         |rows: ArrayView2<'_, f64>| Set::new("train", rows, center.view(), 5).unwrap_err().to_string();
     assert_eq!(error(generated.slice(s![..5, ..])), "train: 5 distinct rows where at least 6 are needed");
     assert_eq!(error(generated.slice(s![.., ..5])), "train: rows of 5 numbers where 16 are needed");
-    let mut bad = generated.clone();
+    let mut bad = generated;
     bad[(140, 3)] = f64::INFINITY;
     assert_eq!(error(bad.view()), "train: row 140 has a value that is not finite");
 }
