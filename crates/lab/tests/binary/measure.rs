@@ -180,8 +180,9 @@ fn folders_that_cannot_be_audited_are_errors_and_damaged_images_are_counted() {
     }
     let whole = fs::read(place.path("generated/0030.png")).unwrap();
     fs::write(place.path("generated/0030.png"), &whole[..whole.len() / 2]).unwrap();
-    let args = ["audit", "--train", "train", "--held-out", "held", "--features", "pixels"];
-    let said = place.succeed(&[&args[..], &["--generated", "generated", "--out", "audit"]].concat());
+    let args = ["audit", "--train", "train", "--held-out", "held"];
+    let pixels = ["--features", "pixels"];
+    let said = place.succeed(&[&args[..], &pixels, &["--generated", "generated", "--out", "audit"]].concat());
     assert!(said.contains("1 of 60 files cannot be read") && said.contains("0030.png"), "{said}");
     assert_eq!(json(&place.path("audit/audit.json"))["images"]["generated"], 59);
 
@@ -189,10 +190,10 @@ fn folders_that_cannot_be_audited_are_errors_and_damaged_images_are_counted() {
         place.fail(&[&args[..], &["--generated", generated, "--out", "out"], more].concat(), status, words);
     };
     fs::create_dir(place.path("empty")).unwrap();
-    fail("empty", &[], 1, &["--generated", "empty"]);
-    fail("absent", &[], 1, &["--generated", "absent"]);
+    fail("empty", &pixels, 1, &["--generated", "empty"]);
+    fail("absent", &pixels, 1, &["--generated", "absent"]);
     fail("generated", &["--features", "resnet"], 2, &["resnet", "pixels"]);
     fail("generated", &["--features", "classifier"], 2, &["classifier", "labels"]);
     fail("generated", &["--features", "torchscript:absent.pt"], 1, &["absent.pt"]);
-    fail("generated", &["--batch-size", "0"], 2, &["--batch-size"]);
+    fail("generated", &["--features", "pixels", "--batch-size", "0"], 2, &["--batch-size"]);
 }
