@@ -40,7 +40,7 @@ pub fn versions(shape: [usize; 3]) -> Vec<Vec<usize>> {
 
 /// A search for the nearest references of queries, where references come a part at a time and none is kept.
 ///
-/// As [`References::nearest`], but the distance of a query to a reference is the least over the reference's 18 versions:
+/// As [`crate::References::nearest`], but the distance of a query to a reference is the least over the reference's 18 versions:
 /// flipped or not, shifted by at most one pixel each way. This finds the copies of models that were trained with flips and
 /// crops, which plain pixel distance misses. References that are equal count once, with the first index.
 #[derive(Debug)]
