@@ -132,8 +132,17 @@ impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
         Ok(match self.references.distinct()? {
             Some(distinct) => distinct.nearest_of(self.queries.points()),
             None => {
-                let nearest = self.compared().nearest.rows().map(|row| [row[0], row[1]]);
-                NearestPairs::collect(nearest, |j| j as usize)
+                let pairs = |found: &Cross| {
+                    NearestPairs::collect(found.nearest.rows().map(|row| [row[0], row[1]]), |j| j as usize)
+                };
+                // Where nobody asked for balls their radii, a pass within each set, are not computed for this.
+                match self.compared.get() {
+                    Some(found) => pairs(found),
+                    None => {
+                        let wanted = Wanted { k: 2, ..Wanted::default() };
+                        pairs(&cross(self.queries.points(), self.references.points(), wanted))
+                    }
+                }
             }
         })
     }
