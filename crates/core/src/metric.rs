@@ -3,6 +3,7 @@
 use crate::Result;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
+use std::rc::Rc;
 use tch::Tensor;
 
 /// What a feature network says of a batch of images.
@@ -58,6 +59,20 @@ pub struct Estimate {
     pub upper: f64,
 }
 
+impl Estimate {
+    /// The share `count / of` with Wilson's interval, which says of none among `n` that the share may be up to about
+    /// `3.8 / n`; Wilson 1927. NaN of nothing.
+    pub fn share(count: usize, of: usize) -> Self {
+        /// 97.5th percentile of the unit Gaussian.
+        const Z: f64 = 1.959_963_984_540_054;
+        let (n, z2) = (of as f64, Z * Z);
+        let value = count as f64 / n;
+        let middle = (value + z2 / (2.0 * n)) / (1.0 + z2 / n);
+        let reach = Z / (1.0 + z2 / n) * (value * (1.0 - value) / n + z2 / (4.0 * n * n)).sqrt();
+        Self { value, lower: (middle - reach).max(0.0), upper: (middle + reach).min(1.0) }
+    }
+}
+
 /// One metric of one model, beside what it would be for real data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -77,4 +92,10 @@ pub struct Measurement {
 pub trait Metric: Debug {
     /// By their names in reports and records: both rows, the model's and the floor.
     fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>>;
+}
+
+impl<M: Metric + ?Sized> Metric for Rc<M> {
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>> {
+        (**self).evaluate(sets)
+    }
 }

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// Resamples of the bootstrap and of the permutation test.
 const RESAMPLES: usize = 1000;
-/// 97.5th percentile of the unit Gaussian.
-const Z: f64 = 1.959_963_984_540_054;
 
 /// The class of every image, by one classifier for all of the sets: its errors are then the same everywhere.
 #[derive(Debug, Clone, Copy)]
@@ -96,8 +94,8 @@ pub fn mode_coverage(labels: Labels<'_>, classes: usize, seed: u64) -> Result<Mo
     };
     let share = |class: usize| ClassShare {
         class,
-        samples: wilson(ours[class], samples.len()),
-        held_out: wilson(theirs[class], held_out.len()),
+        samples: Estimate::share(ours[class] as usize, samples.len()),
+        held_out: Estimate::share(theirs[class] as usize, held_out.len()),
     };
     let missing = |class: &usize| ours[*class] == 0.0 && theirs[*class] > 0.0;
     let by_chance = |class: usize| {
@@ -149,15 +147,6 @@ fn counts(labels: &[usize], classes: usize) -> Vec<f64> {
     let mut counts = vec![0.0; classes];
     labels.iter().for_each(|label| counts[*label] += 1.0);
     counts
-}
-
-/// Wilson 1927's interval of a share.
-fn wilson(found: f64, of: usize) -> Estimate {
-    let n = of as f64;
-    let (value, z2) = (found / n, Z * Z);
-    let middle = (value + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let reach = Z / (1.0 + z2 / n) * (value * (1.0 - value) / n + z2 / (4.0 * n * n)).sqrt();
-    Estimate { value, lower: (middle - reach).max(0.0), upper: (middle + reach).min(1.0) }
 }
 
 fn estimate(distance: Distance, a: &[usize], b: &[usize], classes: usize, draws: &mut Draws) -> Estimate {

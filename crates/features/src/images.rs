@@ -130,6 +130,17 @@ pub fn resize(images: &Tensor, to: [i64; 2], rule: Resize) -> Result<Tensor> {
     })
 }
 
+/// Images `[B, 1 or 3, H, W]` as `[B, 3, H, W]`: the channel of grey ones is repeated, without a copy.
+///
+/// # Errors
+/// libtorch's.
+pub fn rgb(images: &Tensor) -> Result<Tensor> {
+    Ok(match images.size()[..] {
+        [_, 1, _, _] => images.f_expand([-1, 3, -1, -1], false)?,
+        _ => images.shallow_clone(),
+    })
+}
+
 /// Features of images that come in batches, one batch at a time: memory does not grow with their number. Each batch is
 /// `[B, 1 or 3, H, W]` in `[0, 1]`; the channel of grey images is repeated, and no graph is kept.
 pub fn in_batches<'a>(
@@ -137,9 +148,7 @@ pub fn in_batches<'a>(
     batches: impl IntoIterator<Item = Result<Tensor>> + 'a,
 ) -> impl Iterator<Item = Result<FeatureOutput>> + 'a {
     batches.into_iter().map(|images| {
-        let images = images?;
-        let grey = matches!(images.size()[..], [_, 1, _, _]);
-        let images = if grey { images.f_expand([-1, 3, -1, -1], false)? } else { images };
+        let images = rgb(&images?)?;
         tch::no_grad(|| extractor.extract(&images))
     })
 }

@@ -16,7 +16,7 @@ pub use clip::{ClipText, ClipTokenizer, ClipVision, TextOutput, Tokens, Truncati
 pub use config::{DataSet, FeaturesConfig, Resources};
 pub use dinov2::DinoV2;
 pub use efficientnet_lite0::EfficientNetLite0;
-pub use images::{ImageInput, Resize, in_batches, resize};
+pub use images::{ImageInput, Resize, in_batches, resize, rgb};
 pub use lpips::Lpips;
 pub use pixels::Pixels;
 pub use torchscript::{INCEPTION, TorchScript, TorchScriptConfig};

@@ -6,17 +6,18 @@ mod verdict;
 
 use crate::feature_metrics::MetricRow;
 use anyhow::{Context, Result};
-use heldout_core::{Error, FeatureExtractor};
-use heldout_data::PixelRange;
+use heldout_core::{Error, Estimate, FeatureExtractor};
+use heldout_data::{ImageStream, PixelRange};
+use heldout_diagnosis::{Labels, ModeCoverage, mode_coverage};
 use heldout_metrics::{
-    Evaluation, FeatureMetric, InceptionScore, Interval, MEMORIZED_RATIO, Measured, NearestPairs, Options,
-    Points, Wanted, center, cross, subset, title, wilson,
+    Evaluation, FeatureMetric, InceptionScore, MEMORIZED_RATIO, Measured, NearestPairs, Options, Points,
+    Wanted, center, cross, subset, title,
 };
 use heldout_train::write_atomically;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
-use sets::{Sets, see_all};
-use std::collections::BTreeMap;
+use sets::{Sets, Streams, see_all};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::Device;
 pub use verdict::Finding;
@@ -65,7 +66,7 @@ pub struct Share {
 
 impl Share {
     fn new(count: usize, of: usize) -> Self {
-        let Interval { value, lower, upper } = wilson(count, of);
+        let Estimate { value, lower, upper } = Estimate::share(count, of);
         Self { count, of, share: value, ci: [lower, upper] }
     }
 }
@@ -130,6 +131,9 @@ pub struct Audit {
     pub copier: BTreeMap<String, MetricRow>,
     /// Classes, where the training images have labels.
     pub classes: Vec<ClassShare>,
+    /// Distances of the classes' shares from those of real images, beside their floor; where there are labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modes: Option<ModeCoverage>,
     /// Samples that are most alike a training image, the most alike first.
     pub suspects: Vec<Suspect>,
     /// Held-out images that are most alike one: what chance looks like.
@@ -154,19 +158,20 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
     let mut notes: Vec<String> = sets.readings();
     let options = request.options;
     // Metrics move with the size of a set: all that is compared has one size.
-    let n = sets.generated.index.len().min(sets.floor_index.len()).min(sets.train.index.len());
+    let n = sets.generated.index.len().min(sets.floor.index.len()).min(sets.train.index.len());
     let part = |rows: &Array2<f32>| match rows.nrows() == n {
         true => rows.clone(),
         false => rows.select(Axis(0), &subset(rows.nrows(), n, options.seed)),
     };
     let train = &sets.train.features;
-    let (generated, floor) = (part(&sets.generated.features), part(&sets.floor_features));
+    let (generated, floor) = (part(&sets.generated.features), part(&sets.floor.features));
     let copier = part(train);
+    let evaluation = Evaluation::new(train.view(), Some(floor.view().into()), options);
+    let evaluation = evaluation.map_err(Error::from).context("features of the images")?;
     let mut measure = |rows: &Array2<f32>, what: &str| -> Result<BTreeMap<String, MetricRow>> {
-        let evaluation = Evaluation::new(rows.view(), train.view(), Some(floor.view()), options);
-        let evaluation = evaluation.map_err(Error::from).context("features of the images")?;
+        let all = evaluation.measure(rows.view(), &FeatureMetric::USUAL);
         let mut found = BTreeMap::new();
-        for (metric, measured) in evaluation.measure(&FeatureMetric::USUAL) {
+        for (metric, measured) in all.map_err(Error::from).context("features of the images")? {
             let name = title(metric, network.name());
             match measured {
                 Ok(measured) => drop(found.insert(name, measured.into())),
@@ -177,7 +182,7 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
     };
     let mut metrics = measure(&generated, "the samples")?;
     let copier = measure(&copier, "the copier")?;
-    if let (Some(logits), Some(real)) = (&sets.generated.logits, &sets.floor_logits) {
+    if let (Some(logits), Some(real)) = (&sets.generated.logits, &sets.floor.logits) {
         let splits = (n / SPLIT_ROWS).clamp(2, SPLITS);
         let score = |logits: &Array2<f32>| {
             let score = InceptionScore::of_logits(part(logits).view(), splits, Some(options.seed));
@@ -192,7 +197,8 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
         Share::new(copies.iter().filter(|copy| **copy).count(), copies.len())
     };
     let (copies, false_positives) = (copied(&sets.pairs), copied(&sets.floor_pairs));
-    let classes = classes(sets)?;
+    let (classes, modes) = classes(sets, options.seed)?.unzip();
+    let classes = classes.unwrap_or_default();
     let found = verdict::Found {
         network: network.name(),
         copies,
@@ -202,29 +208,29 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
         classes: &classes,
     };
     let (copying, verdict) = found.verdict();
+    let counted = |train, held_out| {
+        BTreeMap::from([("generated", sets.generated.index.len()), ("train", train), ("held_out", held_out)])
+    };
     Ok(Audit {
         verdict,
         copying,
         network: network.name().to_owned(),
         copies,
         false_positives,
-        floor: match sets.held_out {
+        floor: match sets.streams.held_out {
             Some(_) => "held-out images".to_owned(),
             None => "training images that were set aside".to_owned(),
         },
-        images: BTreeMap::from([
-            ("generated", sets.generated.index.len()),
-            (
-                "train",
-                sets.train.index.len() + if sets.held_out.is_none() { sets.floor_index.len() } else { 0 },
-            ),
-            ("held_out", sets.held_out.as_ref().map_or(0, |h| h.index.len())),
-        ]),
+        images: match sets.streams.held_out {
+            Some(_) => counted(sets.train.index.len(), sets.floor.index.len()),
+            None => counted(sets.train.index.len() + sets.floor.index.len(), 0),
+        },
         compared_rows: n,
         compared_pixels: sets.compared,
         metrics,
         copier,
         classes,
+        modes,
         suspects: sets.suspects(&sets.pairs, false),
         floor_suspects: sets.suspects(&sets.floor_pairs, true),
         notes,
@@ -233,21 +239,18 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
 
 impl Sets {
     fn readings(&self) -> Vec<String> {
-        let all = [
-            ("generated", Some(&self.generated)),
-            ("train", Some(&self.train)),
-            ("held out", self.held_out.as_ref()),
-        ];
-        let say = |(name, seen): (&str, Option<&sets::Seen>)| {
-            let text = seen?.stream.reading().to_string();
+        let Streams { generated, train, held_out } = &self.streams;
+        let all = [("generated", Some(generated)), ("train", Some(train)), ("held out", held_out.as_ref())];
+        let say = |(name, stream): (&str, Option<&ImageStream>)| {
+            let text = stream?.reading().to_string();
             (!text.is_empty()).then(|| format!("{name}: {text}"))
         };
         let mut notes: Vec<String> = all.into_iter().filter_map(say).collect();
-        if self.held_out.is_none() {
+        if held_out.is_none() {
             notes.push(format!(
                 "No held-out images were given: {} training images were set aside to stand for them, and what is said of \
                  real data is of those. Near duplicates within the training images raise that floor.",
-                self.floor_index.len()
+                self.floor.index.len()
             ));
         }
         notes
@@ -255,11 +258,11 @@ impl Sets {
 
     /// The most alike first.
     fn suspects(&self, pairs: &NearestPairs, floor: bool) -> Vec<Suspect> {
-        let (stream, index) = match (floor, &self.held_out) {
-            (false, _) => (&self.generated.stream, &self.generated.index),
-            (true, Some(held_out)) => (&held_out.stream, &self.floor_index),
-            (true, None) => (&self.train.stream, &self.floor_index),
+        let (stream, index) = match floor {
+            false => (&self.streams.generated, &self.generated.index),
+            true => (self.floor_stream(), &self.floor.index),
         };
+        let train = &self.streams.train;
         let ratio = |i: usize| match pairs.second_distance[i] {
             0.0 => 1.0,
             second => pairs.nearest_distance[i] / second,
@@ -268,8 +271,8 @@ impl Sets {
         order.sort_by(|a, b| ratio(*a).total_cmp(&ratio(*b)).then(a.cmp(b)));
         let suspect = |i: usize| Suspect {
             sample: stream.label_of(index[i]),
-            nearest: self.train.stream.label_of(pairs.nearest[i]),
-            second_nearest: self.train.stream.label_of(pairs.second[i]),
+            nearest: train.label_of(pairs.nearest[i]),
+            second_nearest: train.label_of(pairs.second[i]),
             d1: pairs.nearest_distance[i],
             d2: pairs.second_distance[i],
             ratio: ratio(i),
@@ -279,41 +282,40 @@ impl Sets {
     }
 }
 
-/// Shares of the classes among samples and real images, both by the vote of their nearest training images.
-fn classes(sets: &Sets) -> Result<Vec<ClassShare>> {
-    let Some(labels) = &sets.labels else { return Ok(Vec::new()) };
-    let train = &sets.train.features;
-    let center = center(train.view());
-    let points = |rows: &'_ Array2<f32>| Points::new("features", rows.clone(), center.view());
-    let references = points(train).map_err(Error::from)?;
-    let votes = |rows: &Array2<f32>| -> Result<BTreeMap<i64, usize>> {
-        let queries = points(rows).map_err(Error::from)?;
+/// Classes of samples and of real images, both by the vote of their nearest training images.
+fn classes(sets: &Sets, seed: u64) -> Result<Option<(Vec<ClassShare>, ModeCoverage)>> {
+    let Some(labels) = sets.labels() else { return Ok(None) };
+    let known: Vec<i64> = BTreeSet::from_iter(labels.iter().copied()).into_iter().collect();
+    let train = sets.train.features.view();
+    let center = center(train);
+    let references = Points::new("train", train, center.view()).map_err(Error::from)?;
+    let votes = |rows: &Array2<f32>| -> Result<Vec<i64>> {
+        let queries = Points::new("features", rows.view(), center.view()).map_err(Error::from)?;
         let near = cross(&queries, &references, Wanted { k: VOTERS, ..Wanted::default() }).nearest;
-        let mut counts = BTreeMap::new();
-        for row in near.rows() {
-            let mut of_row = BTreeMap::<i64, usize>::new();
-            row.iter().for_each(|(_, j)| *of_row.entry(labels[*j as usize]).or_default() += 1);
-            // Most votes; of equal ones the nearest.
-            let most = of_row.values().copied().max().unwrap_or(0);
-            let winner = row.iter().map(|(_, j)| labels[*j as usize]).find(|label| of_row[label] == most);
-            winner.into_iter().for_each(|label| *counts.entry(label).or_default() += 1);
-        }
-        Ok(counts)
+        let winner = |row: &[(f64, u32)]| {
+            let votes: Vec<i64> = row.iter().map(|(_, j)| labels[*j as usize]).collect();
+            let count = |label: &i64| votes.iter().filter(|v| *v == label).count();
+            // Most votes; of equal ones the nearest, which comes first.
+            let winner = votes.iter().rev().max_by_key(|label| count(label)).copied().unwrap_or_default();
+            known.binary_search(&winner).unwrap_or_default() as i64
+        };
+        Ok(near.rows().map(winner).collect())
     };
-    let (generated, real) = (votes(&sets.generated.features)?, votes(&sets.floor_features)?);
-    let name = |label: i64| {
-        let known = usize::try_from(label).ok().and_then(|l| sets.train.stream.classes.get(l));
-        known.cloned().unwrap_or_else(|| label.to_string())
+    let (generated, real) = (votes(&sets.generated.features)?, votes(&sets.floor.features)?);
+    let of_sets = Labels { samples: &generated, held_out: &real, train: None };
+    let coverage = mode_coverage(of_sets, known.len(), seed)?;
+    let name = |class: usize| {
+        let named = usize::try_from(known[class]).ok().and_then(|l| sets.streams.train.classes.get(l));
+        named.cloned().unwrap_or_else(|| known[class].to_string())
     };
-    let all: std::collections::BTreeSet<i64> = labels.iter().copied().collect();
-    let share =
-        |counts: &BTreeMap<i64, usize>, label, of| Share::new(counts.get(&label).copied().unwrap_or(0), of);
-    let class = |label: i64| {
-        let generated = share(&generated, label, sets.generated.index.len());
-        let real = share(&real, label, sets.floor_index.len());
-        ClassShare { class: name(label), generated, real, missing: generated.ci[1] < real.ci[0] / 4.0 }
+    let count = |labels: &[i64], class: usize| {
+        Share::new(labels.iter().filter(|l| **l == class as i64).count(), labels.len())
     };
-    Ok(all.into_iter().map(class).collect())
+    let class = |class: usize| {
+        let (generated, real) = (count(&generated, class), count(&real, class));
+        ClassShare { class: name(class), missing: generated.ci[1] < real.ci[0] / 4.0, generated, real }
+    };
+    Ok(Some(((0..known.len()).map(class).collect(), coverage)))
 }
 
 /// Where an audit goes by default: `audit`, numbered if it is taken.

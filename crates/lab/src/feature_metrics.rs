@@ -122,13 +122,12 @@ fn measure<T: Real>(
         )),
         Some(_) => {}
     }
-    let (generated, held_out) = (generated.view(), held_out.as_ref().map(|rows| rows.view()));
-    let evaluation = Evaluation::new(generated, train.view(), held_out, request.options);
+    let evaluation = Evaluation::new(train, held_out.map(Into::into), request.options);
     let evaluation = evaluation.map_err(Error::from)?;
     let usual = request.metrics.is_empty();
     let metrics = if usual { &FeatureMetric::USUAL[..] } else { request.metrics };
     let mut rows = BTreeMap::new();
-    for (metric, measured) in evaluation.measure(metrics) {
+    for (metric, measured) in evaluation.measure(generated.view(), metrics).map_err(Error::from)? {
         match measured {
             Ok(measured) => drop(rows.insert(metric.name(), measured.into())),
             Err(e) if usual => notes.push(format!("{metric} is left out: {e}")),

@@ -2,10 +2,10 @@
 
 use crate::arm::Arm;
 use crate::assemble::generate;
+use crate::networks::build;
 use anyhow::Result;
-use heldout_core::{Error, FeatureExtractor, Metric, Observer, Preconditioned, stream};
-use heldout_data::cache_folder;
-use heldout_features::{DataSet, FeaturesConfig, Labelled, Resources};
+use heldout_core::{FeatureExtractor, Metric, Observer, Preconditioned, stream};
+use heldout_features::{DataSet, FeaturesConfig, Labelled};
 use heldout_metrics::{
     Copies, FeatureMetric, MemorizedFraction, NeighborOptions, OnFeatures, Options, Subsets, energy_distance,
     title,
@@ -41,8 +41,8 @@ pub(crate) fn monitor(
             let network: Rc<dyn FeatureExtractor> = Rc::from(network);
             let batch = arm.recipe.sample.batch_size as i64;
             let name = title(FeatureMetric::Kid, network.name());
-            metrics.push(Box::new(OnFeatures::new(network.clone(), config.metrics.clone(), options, batch)));
-            let seen = OnFeatures::new(network, Vec::new(), options, batch);
+            let seen = Rc::new(OnFeatures::new(network, config.metrics.clone(), options, batch));
+            metrics.push(Box::new(seen.clone()));
             Quality::new(name, Box::new(move |generated, real| seen.kernel_distance(generated, real)))
         }
     };
@@ -65,24 +65,18 @@ pub(crate) fn monitor(
 /// The feature network of the recipe, or why it cannot be had.
 pub(crate) fn network(arm: &Arm<'_>) -> Result<Option<Box<dyn FeatureExtractor>>> {
     let Some(config) = &arm.recipe.monitor.features else { return Ok(None) };
-    let within = |e: Error| e.within("monitor");
-    let networks = cache_folder().map(|c| c.join("networks"));
-    let resources = Resources { networks: networks.as_deref(), labelled: None, device: arm.device };
     let labels = match config {
         FeaturesConfig::Classifier(_) => arm.labels(),
         _ => None,
     };
-    let Some([train_labels, held_out_labels]) = &labels else {
-        return Ok(Some(config.build(resources).map_err(within)?));
-    };
     let unit = |x: &Tensor| (x + 1.0) / 2.0;
     let (train, held_out) = (unit(&arm.train), unit(&arm.held_out));
-    let labelled = DataSet {
+    let labelled = labels.as_ref().map(|[train_labels, held_out_labels]| DataSet {
         name: &arm.recipe.data.name,
         train: Labelled { images: &train, labels: train_labels },
         held_out: Labelled { images: &held_out, labels: held_out_labels },
-    };
-    Ok(Some(config.build(Resources { labelled: Some(labelled), ..resources }).map_err(within)?))
+    });
+    Ok(Some(build(config, labelled, arm.device).map_err(|e| e.within("monitor"))?))
 }
 
 fn samples(arm: &Arm<'_>, model: Rc<Preconditioned>) -> Box<dyn Fn(usize) -> heldout_core::Result<Tensor>> {

@@ -11,15 +11,23 @@ use tch::{Device, Tensor};
 const TRAINED_ON: usize = 20_000;
 const TESTED_SHARE: usize = 5;
 
+/// Loads a network, or trains a classifier on labelled data.
+pub(crate) fn build(
+    config: &FeaturesConfig,
+    labelled: Option<DataSet<'_>>,
+    device: Device,
+) -> heldout_core::Result<Box<dyn FeatureExtractor>> {
+    let networks = cache_folder().map(|c| c.join("networks"));
+    config.build(Resources { networks: networks.as_deref(), labelled, device })
+}
+
 /// Loads a network, or trains a classifier on the labelled images of `train`.
 pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<Box<dyn FeatureExtractor>> {
-    let networks = cache_folder().map(|c| c.join("networks"));
-    let resources = Resources { networks: networks.as_deref(), labelled: None, device };
     if !matches!(config, FeaturesConfig::Classifier(_)) {
-        return Ok(config.build(resources)?);
+        return Ok(build(config, None, device)?);
     }
     let mut stream = ImageStream::open(train, StreamOptions::default())?;
-    let Some(labels) = stream.labels.clone() else { return Ok(config.build(resources)?) };
+    let Some(labels) = stream.labels.clone() else { return Ok(build(config, None, device)?) };
     let (mut images, mut index) = (Vec::new(), Vec::new());
     // Evenly over the set, which may be sorted by class.
     let step = stream.len().div_ceil(TRAINED_ON);
@@ -44,5 +52,5 @@ pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<
         train: Labelled { images: &train_images, labels: &train_labels },
         held_out: Labelled { images: &test_images, labels: &test_labels },
     };
-    Ok(config.build(Resources { labelled: Some(labelled), ..resources })?)
+    Ok(build(config, Some(labelled), device)?)
 }

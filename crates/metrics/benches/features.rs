@@ -1,6 +1,5 @@
 //! Metrics of features 2048 wide: KID of 100 subsets of 1000, and the Fréchet distance of 4000 rows from features.
-//! `cargo bench -p heldout-metrics --bench features`; `benches/peer_features.py` times torch-fidelity and scipy on the same
-//! problem.
+//! `cargo bench -p heldout-metrics --bench features`; `benches/peers/metrics.py` in the root times the peers on the same problem.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use heldout_metrics::{Subsets, frechet_distance, kernel_distance};

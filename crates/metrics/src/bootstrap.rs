@@ -1,7 +1,6 @@
 //! Intervals of means and medians.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use crate::draws::{below, generator};
 
 /// A mean and its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,9 +31,8 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
     if n == 0 {
         return Interval { value, lower: value, upper: value };
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // Multiply-shift of 32 random bits onto 0..n: its bias is below n / 2^32.
-    let mut draw = || sorted[((u64::from(rng.next_u32()) * n as u64) >> 32) as usize];
+    let mut rng = generator(seed, 0);
+    let mut draw = || sorted[below(&mut rng, n)];
     let mut means: Vec<f64> = (0..RESAMPLES).map(|_| mean((0..n).map(|_| draw()).sum())).collect();
     means.sort_by(f64::total_cmp);
     let tail = RESAMPLES / 40; // 2.5 %
@@ -57,13 +55,4 @@ pub fn median(mut values: Vec<f64>) -> Interval {
     let rank = |r: f64| values[(r.max(0.0) as usize).min(n - 1)];
     let middle = n as f64 / 2.0;
     Interval { value, lower: rank((middle - half).floor()), upper: rank((middle + half).ceil()) }
-}
-
-/// A share and its 95 % interval, which says of no success among `n` that the share may be up to about `3.8 / n`; Wilson 1927.
-pub fn wilson(successes: usize, n: usize) -> Interval {
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, share) = (n as f64, successes as f64 / n as f64);
-    let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    Interval { value: share, lower: (middle - half).max(0.0), upper: (middle + half).min(1.0) }
 }

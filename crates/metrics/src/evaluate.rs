@@ -2,11 +2,12 @@
 
 use crate::points::center;
 use crate::{
-    Error, FeatureMetric, FrechetReference, Interval, Options, Pair, Real, Set, Subsets, ThreeSets, cmmd,
-    data_copying, feature_likelihood, kernel_distance, mifid, vendi_score,
+    Compared, Error, FeatureLikelihood, FeatureMetric, Interval, Options, Pair, Real, Set, Subsets,
+    ThreeSets, cmmd, data_copying, feature_likelihood, kernel_distance, mifid, vendi_score,
 };
-use ndarray::{ArrayView2, Axis};
-use std::sync::OnceLock;
+use ndarray::{ArrayView2, Axis, CowArray, Ix2};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A metric of a model beside the same of real data.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,14 +21,20 @@ pub struct Measured {
     pub real_vs_train: Option<Interval>,
 }
 
-/// Three sets of features, and what was computed of them so far.
+/// A metric, and what it is or why it cannot be measured.
+pub type Outcome = (FeatureMetric, Result<Measured, Error>);
+
+/// Training and held-out features that sets of samples are measured against, and what was computed of them so far: of several
+/// sets of samples it is computed once.
 #[derive(Debug)]
 pub struct Evaluation<'a, T: Real> {
-    generated: Set<'a, T>,
     train: Set<'a, T>,
     held_out: Option<Set<'a, T>>,
-    frechet: [OnceLock<FrechetReference>; 2],
     options: Options,
+    /// Held-out rows beside the training ones.
+    real: Compared,
+    /// What the metrics are for real data.
+    floors: Mutex<BTreeMap<FeatureMetric, Interval>>,
 }
 
 impl<'a, T: Real> Evaluation<'a, T> {
@@ -35,79 +42,138 @@ impl<'a, T: Real> Evaluation<'a, T> {
     ///
     /// Errors: sets of different width, with numbers that are not finite, or with no more than `nearest_k` rows.
     pub fn new(
-        generated: ArrayView2<'a, T>,
-        train: ArrayView2<'a, T>,
-        held_out: Option<ArrayView2<'a, T>>,
+        train: impl Into<CowArray<'a, T, Ix2>>,
+        held_out: Option<CowArray<'a, T, Ix2>>,
         options: Options,
     ) -> Result<Self, Error> {
-        let center = center(train);
-        let set = |name, rows| Set::new(name, rows, center.view(), options.neighbors.nearest_k);
+        let (train, k) = (train.into(), options.neighbors.nearest_k);
+        let center = center(train.view());
         Ok(Self {
-            generated: set("generated", generated)?,
-            train: set("train", train)?,
-            held_out: held_out.map(|rows| set("held_out", rows)).transpose()?,
-            frechet: [OnceLock::new(), OnceLock::new()],
+            held_out: held_out.map(|rows| Set::new("held_out", rows, center.view(), k)).transpose()?,
+            train: Set::new("train", train, center.view(), k)?,
             options,
+            real: Compared::default(),
+            floors: Mutex::default(),
         })
     }
 
-    /// Pairs that a metric of two sets is taken of: the model's, against held-out data, and real data's.
-    fn pairs(&self) -> (Pair<'_, 'a, T>, Option<[Pair<'_, 'a, T>; 2]>) {
-        let pair = |a, b| Pair::new(a, b, self.options.neighbors);
-        let real = self.held_out.as_ref().map(|h| [pair(&self.generated, h), pair(h, &self.train)]);
-        (pair(&self.generated, &self.train), real)
-    }
-
-    /// Each of `metrics`, or why it cannot be measured.
-    pub fn measure(&self, metrics: &[FeatureMetric]) -> Vec<(FeatureMetric, Result<Measured, Error>)> {
-        let (model, real) = self.pairs();
-        let measure = |metric: &FeatureMetric| {
-            let measured = match metric {
-                FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap => self.of_three(*metric),
-                FeatureMetric::Vendi => self.of_one(),
-                _ => self.of_two(*metric, &model, real.as_ref()),
-            };
-            (*metric, measured)
+    /// Each of `metrics` of generated rows `[N, D]`, or why it cannot be measured.
+    ///
+    /// Errors: as of [`Evaluation::new`].
+    pub fn measure(
+        &self,
+        generated: ArrayView2<'_, T>,
+        metrics: &[FeatureMetric],
+    ) -> Result<Vec<Outcome>, Error> {
+        let generated =
+            Set::new("generated", generated, self.train.center(), self.options.neighbors.nearest_k)?;
+        let samples = Samples {
+            set: &generated,
+            compared: [Compared::default(), Compared::default()],
+            likelihood: OnceLock::new(),
         };
-        metrics.iter().map(measure).collect()
+        Ok(metrics.iter().map(|metric| (*metric, self.measure_one(&samples, *metric))).collect())
     }
 
-    fn of_two(
+    fn measure_one(&self, samples: &Samples<'_, '_, T>, metric: FeatureMetric) -> Result<Measured, Error> {
+        let real_vs_train =
+            self.held_out.as_ref().map(|held_out| self.floor(held_out, metric)).transpose()?;
+        let [of_train, of_held_out] = &samples.compared;
+        let (value, against_held_out) = match metric {
+            FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap => {
+                let Some(held_out) = &self.held_out else {
+                    let needed = self.options.neighbors.nearest_k + 1;
+                    return Err(Error::TooFew { set: "held_out", found: 0, needed });
+                };
+                let (generated, train) = (samples.set.rows(), self.train.rows());
+                let sets = ThreeSets { generated, train, held_out: held_out.rows() };
+                (self.of_three(metric, sets, &samples.likelihood)?, None)
+            }
+            FeatureMetric::Vendi => (vendi_score(samples.set.rows())?, None),
+            _ => {
+                let against = |held_out| self.of_pair(metric, samples.set, held_out, of_held_out);
+                let value = self.of_pair(metric, samples.set, &self.train, of_train)?;
+                (value, self.held_out.as_ref().map(against).transpose()?)
+            }
+        };
+        Ok(Measured { value, against_held_out, real_vs_train })
+    }
+
+    /// The metric of held-out rows in the place of samples.
+    fn floor(&self, held_out: &Set<'a, T>, metric: FeatureMetric) -> Result<Interval, Error> {
+        let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = floors.get(&metric) {
+            return Ok(*known);
+        }
+        let train = self.train.rows();
+        match metric {
+            FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap => {
+                let rows = held_out.rows();
+                let every_second = |first: usize| {
+                    rows.select(Axis(0), &(first..rows.nrows()).step_by(2).collect::<Vec<_>>())
+                };
+                let (generated, held_out) = (every_second(0), every_second(1));
+                let sets = ThreeSets { generated: generated.view(), train, held_out: held_out.view() };
+                let likelihood = OnceLock::new();
+                floors.insert(metric, self.of_three(metric, sets, &likelihood)?);
+                if let Some(found) = likelihood.get() {
+                    floors.insert(FeatureMetric::Fld, found.divergence);
+                    floors.insert(FeatureMetric::FldGap, found.gap);
+                }
+            }
+            FeatureMetric::Vendi => drop(floors.insert(metric, vendi_score(held_out.rows())?)),
+            _ => drop(floors.insert(metric, self.of_pair(metric, held_out, &self.train, &self.real)?)),
+        }
+        Ok(floors[&metric])
+    }
+
+    fn of_three(
         &self,
         metric: FeatureMetric,
-        model: &Pair<'_, 'a, T>,
-        real: Option<&[Pair<'_, 'a, T>; 2]>,
-    ) -> Result<Measured, Error> {
-        let of = |pair: &Pair<'_, 'a, T>| self.of_pair(metric, pair);
-        Ok(Measured {
-            value: of(model)?,
-            against_held_out: real.map(|[held_out, _]| of(held_out)).transpose()?,
-            real_vs_train: real.map(|[_, floor]| of(floor)).transpose()?,
-        })
+        sets: ThreeSets<'_, T>,
+        likelihood: &OnceLock<FeatureLikelihood>,
+    ) -> Result<Interval, Error> {
+        let seed = self.options.seed;
+        if metric == FeatureMetric::CT {
+            return Ok(data_copying(sets, self.options.cells, seed)?.interval);
+        }
+        let found = match likelihood.get() {
+            Some(known) => known,
+            None => {
+                let made = feature_likelihood(sets, None, seed)?;
+                likelihood.get_or_init(|| made)
+            }
+        };
+        Ok(if metric == FeatureMetric::Fld { found.divergence } else { found.gap })
     }
 
-    fn of_pair(&self, metric: FeatureMetric, pair: &Pair<'_, 'a, T>) -> Result<Interval, Error> {
-        let (rows, references) = (pair.queries().rows(), pair.references().rows());
+    fn of_pair(
+        &self,
+        metric: FeatureMetric,
+        queries: &Set<'_, T>,
+        references: &Set<'_, T>,
+        compared: &Compared,
+    ) -> Result<Interval, Error> {
+        let pair = Pair::new(queries, references, self.options.neighbors, compared);
+        let (rows, reference_rows) = (queries.rows(), references.rows());
         Ok(match metric {
             FeatureMetric::Fd => {
-                let reference = self.frechet_reference(pair.references())?;
+                let reference = references.frechet()?;
                 match self.options.frechet_intervals {
                     true => reference.interval_of(rows)?.interval,
                     false => point(reference.distance_of(rows)?.value),
                 }
             }
-            FeatureMetric::FdInfinity => {
-                self.frechet_reference(pair.references())?.infinity_of(rows, self.options.seed)?.interval
-            }
+            FeatureMetric::FdInfinity => references.frechet()?.infinity_of(rows, self.options.seed)?.interval,
             FeatureMetric::Kid => {
-                let smaller = rows.nrows().min(references.nrows());
+                let smaller = rows.nrows().min(reference_rows.nrows());
                 let subsets = match self.options.kid {
                     Subsets::Random { size, .. } if size >= smaller => Subsets::All,
                     given => given,
                 };
-                kernel_distance(rows, references, subsets)?
+                kernel_distance(rows, reference_rows, subsets)?
             }
-            FeatureMetric::Cmmd => cmmd(rows, references)?,
+            FeatureMetric::Cmmd => cmmd(rows, reference_rows)?,
             FeatureMetric::Precision => pair.precision(),
             FeatureMetric::Recall => pair.recall(),
             FeatureMetric::Density => pair.density(),
@@ -116,62 +182,20 @@ impl<'a, T: Real> Evaluation<'a, T> {
             FeatureMetric::FMem => pair.f_mem()?,
             FeatureMetric::Carlini => pair.carlini(),
             FeatureMetric::AuthPct => pair.auth_pct(),
-            FeatureMetric::Mifid => point(mifid(rows, references, self.options.mifid)?.value),
+            FeatureMetric::Mifid => point(mifid(rows, reference_rows, self.options.mifid)?.value),
             FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap | FeatureMetric::Vendi => {
                 unreachable!("{metric} is of one set or of three")
             }
         })
     }
+}
 
-    fn frechet_reference(&self, set: &Set<'a, T>) -> Result<&FrechetReference, Error> {
-        let cell = &self.frechet[usize::from(std::ptr::eq(set, &raw const self.train))];
-        match cell.get() {
-            Some(known) => Ok(known),
-            None => {
-                let made = FrechetReference::new(set.rows())?;
-                Ok(cell.get_or_init(|| made))
-            }
-        }
-    }
-
-    fn of_one(&self) -> Result<Measured, Error> {
-        let held_out = self.held_out.as_ref().map(|h| vendi_score(h.rows())).transpose()?;
-        Ok(Measured {
-            value: vendi_score(self.generated.rows())?,
-            against_held_out: None,
-            real_vs_train: held_out,
-        })
-    }
-
-    fn of_three(&self, metric: FeatureMetric) -> Result<Measured, Error> {
-        let Some(held_out) = &self.held_out else {
-            return Err(Error::TooFew {
-                set: "held_out",
-                found: 0,
-                needed: self.options.neighbors.nearest_k + 1,
-            });
-        };
-        let (train, held_out) = (self.train.rows(), held_out.rows());
-        let options = &self.options;
-        let of = |sets: ThreeSets<'_, T>| match metric {
-            FeatureMetric::CT => Ok(data_copying(sets, options.cells, options.seed)?.interval),
-            FeatureMetric::Fld => Ok(feature_likelihood(sets, None, options.seed)?.divergence),
-            _ => Ok(feature_likelihood(sets, None, options.seed)?.gap),
-        };
-        let every_second = |first: usize| {
-            held_out.select(Axis(0), &(first..held_out.nrows()).step_by(2).collect::<Vec<_>>())
-        };
-        let (stands_for_generated, rest) = (every_second(0), every_second(1));
-        Ok(Measured {
-            value: of(ThreeSets { generated: self.generated.rows(), train, held_out })?,
-            against_held_out: None,
-            real_vs_train: Some(of(ThreeSets {
-                generated: stands_for_generated.view(),
-                train,
-                held_out: rest.view(),
-            })?),
-        })
-    }
+/// Generated rows, and what was computed of them so far.
+struct Samples<'s, 'g, T: Real> {
+    set: &'s Set<'g, T>,
+    /// Beside training and held-out rows.
+    compared: [Compared; 2],
+    likelihood: OnceLock<FeatureLikelihood>,
 }
 
 /// Without an interval of its own.

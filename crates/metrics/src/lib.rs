@@ -40,12 +40,12 @@ mod on_features;
 mod oracle;
 
 pub use agreement::{Agreement, Half, agreement};
-pub use bootstrap::{Interval, bootstrap_mean, median, wilson};
+pub use bootstrap::{Interval, bootstrap_mean, median};
 pub use clusters::Cells;
 pub use data_copying::{CellLabels, DataCopying, ThreeSets, data_copying, data_copying_in};
 pub use draws::subset;
 pub use error::Error;
-pub use evaluate::{Evaluation, Measured};
+pub use evaluate::{Evaluation, Measured, Outcome};
 pub use feature_likelihood::{FeatureLikelihood, feature_likelihood};
 pub use feature_metric::{FeatureMetric, Options};
 pub use frechet::{FrechetDistance, FrechetReference, frechet_distance};
@@ -56,7 +56,7 @@ pub use mifid::{Mifid, MifidOrder, mifid};
 pub use moments::Moments;
 pub use nearest::{MEMORIZED_RATIO, NearestPairs, References};
 pub use neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, neighbors_within};
-pub use pair::{NeighborOptions, Pair};
+pub use pair::{Compared, NeighborOptions, Pair};
 pub use points::{Points, center};
 pub use real::Real;
 pub use reconstruction::{Psnr, psnr, ssim};
@@ -67,7 +67,7 @@ pub use vendi::vendi_score;
 #[cfg(feature = "torch")]
 pub use energy::energy_distance;
 #[cfg(feature = "torch")]
-pub use memorized::{Copies, MemorizedFraction};
+pub use memorized::{Copies, MemorizedFraction, rows};
 #[cfg(feature = "torch")]
 pub use on_features::{OnFeatures, title};
 #[cfg(feature = "torch")]

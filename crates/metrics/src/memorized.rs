@@ -80,8 +80,8 @@ impl Metric for MemorizedFraction {
     }
 }
 
-/// `[N, ..]` as rows on the host, f32.
-pub(crate) fn rows(t: &Tensor) -> Result<Array2<f32>> {
+/// A tensor `[N, ..]` as rows `[N, D]` on the host, f32.
+pub fn rows(t: &Tensor) -> Result<Array2<f32>> {
     let flat =
         t.detach().to_device(Device::Cpu).to_kind(Kind::Float).f_reshape([t.size()[0], -1])?.contiguous();
     let shape = (flat.size()[0] as usize, flat.size()[1] as usize);

@@ -62,30 +62,24 @@ pub struct References<'a, T: Real> {
 impl<'a, T: Real> References<'a, T> {
     /// At least two distinct rows, all finite.
     pub fn new(rows: ArrayView2<'a, T>) -> Result<Self, Error> {
-        let center = center(rows);
-        Self::centered("references", rows, center.view())
+        let (set, center, index) = ("references", center(rows), distinct(rows));
+        if index.len() < rows.nrows() {
+            return References::of_distinct(set, rows, index, center.view());
+        }
+        at_least_two(set, index.len())?;
+        Ok(Self { points: Points::new(set, rows, center.view())?, index, center })
     }
 
-    /// With a centre that is shared with other sets.
-    pub(crate) fn centered(
+    /// The rows of `index`, which differ, with a centre that is shared with other sets.
+    pub(crate) fn of_distinct(
         set: &'static str,
-        rows: ArrayView2<'a, T>,
+        rows: ArrayView2<'_, T>,
+        index: Vec<usize>,
         center: ArrayView1<'_, f64>,
     ) -> Result<Self, Error> {
-        let index = distinct(rows);
-        if index.len() < 2 {
-            return Err(Error::TooFew { set, found: index.len(), needed: 2 });
-        }
-        let points = match index.len() == rows.nrows() {
-            true => Points::new(set, rows, center)?,
-            false => Points::new(set, rows.select(Axis(0), &index), center)?,
-        };
+        at_least_two(set, index.len())?;
+        let points = Points::new(set, rows.select(Axis(0), &index), center)?;
         Ok(Self { points, index, center: center.to_owned() })
-    }
-
-    /// How many differ.
-    pub fn distinct(&self) -> usize {
-        self.index.len()
     }
 
     /// The two nearest references of each row of `queries` `[M, D]`: exact, ties to the lower index.
@@ -98,4 +92,8 @@ impl<'a, T: Real> References<'a, T> {
         let Cross { nearest, .. } = cross(queries, &self.points, Wanted { k: 2, ..Wanted::default() });
         NearestPairs::collect(nearest.rows().map(|row| [row[0], row[1]]), |j| self.index[j as usize])
     }
+}
+
+fn at_least_two(set: &'static str, found: usize) -> Result<(), Error> {
+    if found < 2 { Err(Error::TooFew { set, found, needed: 2 }) } else { Ok(()) }
 }

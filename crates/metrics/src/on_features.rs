@@ -1,19 +1,22 @@
 //! Metrics on the features that a network sees.
 
 use crate::memorized::rows;
-use crate::{Evaluation, FeatureMetric, Interval, Options, Subsets, kernel_distance};
+use crate::{Evaluation, FeatureMetric, Interval, Options, Outcome, Subsets, kernel_distance};
 use heldout_core::{Error, Estimate, FeatureExtractor, FeatureSets, Measurement, Metric, Result};
 use ndarray::{Array2, Axis};
 use std::cell::RefCell;
 use std::rc::Rc;
 use tch::{Kind, Tensor};
 
-/// Sets whose features are kept: training and held-out images, and the halves of a floor.
-const KEPT: usize = 4;
+/// Sets whose features are kept: generated, training and held-out images, and the halves of a floor.
+const KEPT: usize = 5;
+
+/// Training and held-out images, and what was computed of their features.
+type Known = ([Tensor; 2], Rc<Evaluation<'static, f32>>);
 
 /// Metrics of images `[N, C, H, W]` in `[-1, 1]`, on the features of one network; its name is in theirs.
 ///
-/// Features of training and held-out images are kept from one evaluation to the next.
+/// Features of the last sets are kept, and what is computed of training and held-out images, from one evaluation to the next.
 #[derive(Debug)]
 pub struct OnFeatures {
     network: Rc<dyn FeatureExtractor>,
@@ -21,7 +24,9 @@ pub struct OnFeatures {
     options: Options,
     /// Images of one pass.
     batch: i64,
+    /// The last one first.
     kept: RefCell<Vec<(Tensor, Rc<Array2<f32>>)>>,
+    evaluation: RefCell<Option<Known>>,
 }
 
 impl OnFeatures {
@@ -32,7 +37,7 @@ impl OnFeatures {
         options: Options,
         batch: i64,
     ) -> Self {
-        Self { network, metrics, options, batch, kept: RefCell::default() }
+        Self { network, metrics, options, batch, kept: RefCell::default(), evaluation: RefCell::default() }
     }
 
     /// Features `[N, D]` of images in `[-1, 1]`, grey or RGB.
@@ -48,26 +53,38 @@ impl OnFeatures {
         rows(&Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0))
     }
 
-    /// Those of a set that stays the same.
+    /// Features in an order of their own; those of the sets that were asked for last are there already.
     fn kept(&self, images: &Tensor) -> Result<Rc<Array2<f32>>> {
-        // The tensor is held, so that its address belongs to it alone.
-        let same = |known: &Tensor| known.data_ptr() == images.data_ptr() && known.size() == images.size();
-        if let Some((_, features)) = self.kept.borrow().iter().find(|(known, _)| same(known)) {
-            return Ok(features.clone());
-        }
-        let features = Rc::new(sorted(self.features(images)?));
         let mut kept = self.kept.borrow_mut();
-        if kept.len() == KEPT {
-            drop(kept.remove(0));
-        }
-        kept.push((images.shallow_clone(), features.clone()));
+        let found = match kept.iter().position(|(known, _)| same(known, images)) {
+            Some(place) => kept.remove(place),
+            None => (images.shallow_clone(), Rc::new(sorted(self.features(images)?))),
+        };
+        let features = found.1.clone();
+        kept.insert(0, found);
+        kept.truncate(KEPT);
         Ok(features)
+    }
+
+    /// What generated images are measured against.
+    fn evaluation(&self, train: &Tensor, held_out: &Tensor) -> Result<Rc<Evaluation<'static, f32>>> {
+        let mut known = self.evaluation.borrow_mut();
+        match &*known {
+            Some((of, evaluation)) if same(&of[0], train) && same(&of[1], held_out) => Ok(evaluation.clone()),
+            _ => {
+                let [of_train, of_held_out] = [train, held_out].map(|images| self.kept(images));
+                let (train_rows, held_out_rows) = ((*of_train?).clone(), (*of_held_out?).clone());
+                let made = Rc::new(Evaluation::new(train_rows, Some(held_out_rows.into()), self.options)?);
+                *known = Some(([train, held_out].map(Tensor::shallow_clone), made.clone()));
+                Ok(made)
+            }
+        }
     }
 
     /// The squared MMD of generated and real images, all of both: unbiased, so that it is comparable at any size of the sets,
     /// which makes it the quality of a checkpoint.
     pub fn kernel_distance(&self, generated: &Tensor, real: &Tensor) -> Result<f64> {
-        let (generated, real) = (self.features(generated)?, self.kept(real)?);
+        let (generated, real) = (self.kept(generated)?, self.kept(real)?);
         Ok(kernel_distance(generated.view(), real.view(), Subsets::All)?.value)
     }
 
@@ -88,22 +105,19 @@ pub fn title(metric: FeatureMetric, network: &str) -> String {
 
 impl Metric for OnFeatures {
     fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>> {
-        let generated = sorted(self.features(sets.generated)?);
-        let (train, held_out) = (self.kept(sets.train)?, self.kept(sets.held_out)?);
-        let evaluation =
-            Evaluation::new(generated.view(), train.view(), Some(held_out.view()), self.options)?;
-        let named =
-            |(metric, measured): (FeatureMetric, std::result::Result<crate::Measured, crate::Error>)| {
-                let m = measured.map_err(|e| Error::from(e).within(&self.name(metric)))?;
-                let floor = m.real_vs_train.unwrap_or_else(|| unreachable!("held-out features were given"));
-                let measurement = Measurement {
-                    model: m.value.into(),
-                    against_held_out: m.against_held_out.map(Estimate::from),
-                    floor: floor.into(),
-                };
-                Ok((self.name(metric), measurement))
+        let generated = self.kept(sets.generated)?;
+        let evaluation = self.evaluation(sets.train, sets.held_out)?;
+        let named = |(metric, measured): Outcome| {
+            let m = measured.map_err(|e| Error::from(e).within(&self.name(metric)))?;
+            let floor = m.real_vs_train.unwrap_or_else(|| unreachable!("held-out features were given"));
+            let measurement = Measurement {
+                model: m.value.into(),
+                against_held_out: m.against_held_out.map(Estimate::from),
+                floor: floor.into(),
             };
-        evaluation.measure(&self.metrics).into_iter().map(named).collect()
+            Ok((self.name(metric), measurement))
+        };
+        evaluation.measure(generated.view(), &self.metrics)?.into_iter().map(named).collect()
     }
 }
 
@@ -111,6 +125,11 @@ impl From<Interval> for Estimate {
     fn from(i: Interval) -> Self {
         Self { value: i.value, lower: i.lower, upper: i.upper }
     }
+}
+
+/// One set of images. Both tensors are held, so that an address belongs to one of them alone.
+fn same(known: &Tensor, images: &Tensor) -> bool {
+    known.data_ptr() == images.data_ptr() && known.size() == images.size()
 }
 
 /// In an order of their own, so that what is drawn of them does not hang on theirs.

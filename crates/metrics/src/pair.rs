@@ -1,6 +1,6 @@
 //! A set beside a reference set: metrics on who is near whom.
 
-use crate::neighbors::{Balls, Cross, Inside, Wanted, cross, largest_ratio};
+use crate::neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, largest_ratio};
 use crate::{Error, Interval, NearestPairs, Real, Set, bootstrap_mean, median};
 use std::sync::OnceLock;
 
@@ -35,33 +35,35 @@ impl Default for NeighborOptions {
     }
 }
 
-/// Queries (samples, or what stands for them) and references (training images, or what stands for them).
-#[derive(Debug)]
-pub struct Pair<'s, 'a, T: Real> {
-    queries: &'s Set<'a, T>,
-    references: &'s Set<'a, T>,
-    options: NeighborOptions,
-    compared: OnceLock<Cross>,
+/// Who is near whom in two sets, as far as it was asked for: it can outlive the pair.
+#[derive(Debug, Default)]
+pub struct Compared {
+    with_balls: OnceLock<Cross>,
+    nearest: OnceLock<Neighbors>,
 }
 
-impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
-    /// Both sets have the centre and the `nearest_k` of `options`.
-    pub fn new(queries: &'s Set<'a, T>, references: &'s Set<'a, T>, options: NeighborOptions) -> Self {
-        Self { queries, references, options, compared: OnceLock::new() }
+/// Queries (samples, or what stands for them) and references (training images, or what stands for them).
+#[derive(Debug)]
+pub struct Pair<'s, 'q, 'r, T: Real> {
+    queries: &'s Set<'q, T>,
+    references: &'s Set<'r, T>,
+    options: NeighborOptions,
+    compared: &'s Compared,
+}
+
+impl<'s, 'q, 'r, T: Real> Pair<'s, 'q, 'r, T> {
+    /// Both sets have the centre and the `nearest_k` of `options`; `compared` belongs to these two sets alone.
+    pub fn new(
+        queries: &'s Set<'q, T>,
+        references: &'s Set<'r, T>,
+        options: NeighborOptions,
+        compared: &'s Compared,
+    ) -> Self {
+        Self { queries, references, options, compared }
     }
 
-    /// The queries.
-    pub fn queries(&self) -> &'s Set<'a, T> {
-        self.queries
-    }
-
-    /// The references.
-    pub fn references(&self) -> &'s Set<'a, T> {
-        self.references
-    }
-
-    fn compared(&self) -> &Cross {
-        self.compared.get_or_init(|| {
+    fn with_balls(&self) -> &Cross {
+        self.compared.with_balls.get_or_init(|| {
             let radii = [self.queries.squared_radii(), self.references.squared_radii()];
             let radii = Some([radii[0].as_slice(), radii[1].as_slice()]);
             cross(
@@ -72,8 +74,20 @@ impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
         })
     }
 
+    /// The two nearest references of every query. Where nobody asked for balls their radii, a pass within each set, are not
+    /// computed for this.
+    fn nearest(&self) -> &Neighbors {
+        match self.compared.with_balls.get() {
+            Some(found) => &found.nearest,
+            None => self.compared.nearest.get_or_init(|| {
+                let wanted = Wanted { k: 2, ..Wanted::default() };
+                cross(self.queries.points(), self.references.points(), wanted).nearest
+            }),
+        }
+    }
+
     fn balls(&self) -> &Balls {
-        self.compared().balls.as_ref().unwrap_or_else(|| unreachable!("radii were given"))
+        self.with_balls().balls.as_ref().unwrap_or_else(|| unreachable!("radii were given"))
     }
 
     fn share(&self, holds: impl Iterator<Item = bool>) -> Interval {
@@ -124,7 +138,7 @@ impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
     pub fn auth_pct(&self) -> Interval {
         let within = self.references.within();
         let authentic = |row: &[(f64, u32)]| within.row(row[0].1 as usize)[0].0 < row[0].0;
-        self.mean(self.compared().nearest.rows().map(|row| if authentic(row) { 100.0 } else { 0.0 }))
+        self.mean(self.nearest().rows().map(|row| if authentic(row) { 100.0 } else { 0.0 }))
     }
 
     /// The two nearest distinct references of every query.
@@ -132,17 +146,8 @@ impl<'s, 'a, T: Real> Pair<'s, 'a, T> {
         Ok(match self.references.distinct()? {
             Some(distinct) => distinct.nearest_of(self.queries.points()),
             None => {
-                let pairs = |found: &Cross| {
-                    NearestPairs::collect(found.nearest.rows().map(|row| [row[0], row[1]]), |j| j as usize)
-                };
-                // Where nobody asked for balls their radii, a pass within each set, are not computed for this.
-                match self.compared.get() {
-                    Some(found) => pairs(found),
-                    None => {
-                        let wanted = Wanted { k: 2, ..Wanted::default() };
-                        pairs(&cross(self.queries.points(), self.references.points(), wanted))
-                    }
-                }
+                let nearest = self.nearest().rows().map(|row| [row[0], row[1]]);
+                NearestPairs::collect(nearest, |j| j as usize)
             }
         })
     }

@@ -3,6 +3,7 @@
 mod coverage;
 mod definitions;
 mod neighbors;
+mod on_features;
 mod peers;
 mod refusals;
 

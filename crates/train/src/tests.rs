@@ -1,5 +1,6 @@
 //! Laws of the parts, optimisers against PyTorch, resume to the last bit, damage found.
 
+mod budgeted;
 mod quality;
 mod stop_step;
 mod stopping;

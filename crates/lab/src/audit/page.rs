@@ -48,9 +48,8 @@ pub(super) fn page(audit: &Audit, sets: &Sets) -> Result<String> {
         let marked = if c.missing { "missing or rare" } else { "" };
         [c.class.clone(), percent(&c.generated), percent(&c.real), marked.to_owned()]
     };
-    let floor_stream = sets.held_out.as_ref().map_or(&sets.train.stream, |h| &h.stream);
     let triples = |suspects: &[Suspect], stream: &ImageStream, most: usize| -> Result<Vec<Triple>> {
-        suspects.iter().take(most).map(|s| triple(s, stream, &sets.train.stream)).collect()
+        suspects.iter().take(most).map(|s| triple(s, stream, &sets.streams.train)).collect()
     };
     let [_, height, width] = audit.compared_pixels;
     crate::report::render(
@@ -62,8 +61,8 @@ pub(super) fn page(audit: &Audit, sets: &Sets) -> Result<String> {
             false_positives: percent(&audit.false_positives),
             rows: rows.collect(),
             classes: audit.classes.iter().map(class).collect(),
-            suspects: triples(&audit.suspects, &sets.generated.stream, SHOWN)?,
-            floor_suspects: triples(&audit.floor_suspects, floor_stream, SHOWN_OF_FLOOR)?,
+            suspects: triples(&audit.suspects, &sets.streams.generated, SHOWN)?,
+            floor_suspects: triples(&audit.floor_suspects, sets.floor_stream(), SHOWN_OF_FLOOR)?,
             compared: format!("{width}x{height}"),
         },
     )

@@ -1,7 +1,7 @@
 //! Metrics on real images whose story is known: which see it, and which are blind.
 
 use heldout_data::ImageSet;
-use heldout_features::FeaturesConfig;
+use heldout_features::Pixels;
 use heldout_metrics::{Evaluation, FeatureMetric, Measured, OnFeatures, Options, Subsets};
 use ndarray::{Array2, Axis, concatenate, s};
 use std::collections::BTreeMap;
@@ -18,14 +18,11 @@ struct Stories {
     held_out: Array2<f32>,
 }
 
-fn stories(network: FeaturesConfig) -> Stories {
+fn stories() -> Stories {
     let path = crate::project_root().join("datasets/fashion-mnist-16");
     let set = ImageSet::open(&path).unwrap();
     let labels = set.labels.clone().unwrap();
-    let networks = heldout_data::cache_folder().map(|c| c.join("networks"));
-    let resources = heldout_features::Resources { networks: networks.as_deref(), ..Default::default() };
-    let network = network.build(resources).unwrap();
-    let seen = OnFeatures::new(Rc::from(network), Vec::new(), Options::default(), 64);
+    let seen = OnFeatures::new(Rc::new(Pixels), Vec::new(), Options::default(), 64);
     let features = |x: &Tensor| seen.features(x).unwrap();
     let of = |index: &[usize]| set.tensor(index, Device::Cpu).unwrap();
     let range = |first: usize| (first..first + N).collect::<Vec<_>>();
@@ -51,10 +48,10 @@ type Table = BTreeMap<&'static str, BTreeMap<FeatureMetric, Measured>>;
 
 fn measured(stories: &Stories) -> Table {
     let options = Options { kid: Subsets::All, frechet_intervals: false, ..Options::default() };
+    let held_out = Some(stories.held_out.view().into());
+    let evaluation = Evaluation::new(stories.train.view(), held_out, options).unwrap();
     let one = |rows: &Array2<f32>| {
-        let (train, held_out) = (stories.train.view(), Some(stories.held_out.view()));
-        let evaluation = Evaluation::new(rows.view(), train, held_out, options).unwrap();
-        let all = evaluation.measure(&FeatureMetric::USUAL).into_iter();
+        let all = evaluation.measure(rows.view(), &FeatureMetric::USUAL).unwrap().into_iter();
         all.map(|(metric, found)| (metric, found.unwrap_or_else(|e| panic!("{metric}: {e}")))).collect()
     };
     stories.sets.iter().map(|(name, rows)| (*name, one(rows))).collect()
@@ -63,7 +60,7 @@ fn measured(stories: &Stories) -> Table {
 /// What each number sees, and where it is blind, on small real images in pixels.
 #[test]
 fn metrics_see_what_they_should() {
-    let table = measured(&stories(FeaturesConfig::Pixels {}));
+    let table = measured(&stories());
     let value = |story: &str, metric: FeatureMetric| table[story][&metric].value.value;
     let held_out = |story: &str, metric: FeatureMetric| table[story][&metric].against_held_out.unwrap().value;
     let rising = |values: &[f64]| assert!(values.windows(2).all(|w| w[0] < w[1]), "not rising: {values:?}");

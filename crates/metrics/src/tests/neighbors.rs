@@ -1,6 +1,8 @@
 //! Beside prdc and torch-fidelity, and beside every pair looked at, with ties, duplicates and far from the origin.
 
-use crate::{Inside, NeighborOptions, Pair, Points, Real, Set, Wanted, center, cross, neighbors_within};
+use crate::{
+    Compared, Inside, NeighborOptions, Pair, Points, Real, Set, Wanted, center, cross, neighbors_within,
+};
 use heldout_testkit::{Golden, close};
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use tch::{Kind, Tensor};
@@ -32,12 +34,12 @@ pub(crate) fn lcg_sets() -> [Array2<f64>; 3] {
 fn with_pair<T: Real>(
     [generated, train]: [ArrayView2<'_, T>; 2],
     options: NeighborOptions,
-    check: impl FnOnce(&Pair<'_, '_, T>),
+    check: impl FnOnce(&Pair<'_, '_, '_, T>),
 ) {
     let center = center(train);
     let set = |name, rows| Set::new(name, rows, center.view(), options.nearest_k).unwrap();
     let (generated, train) = (set("generated", generated), set("train", train));
-    check(&Pair::new(&generated, &train, options));
+    check(&Pair::new(&generated, &train, options, &Compared::default()));
 }
 
 fn check_case<T: Real>(golden: &Golden, name: &str, sets: [ArrayView2<'_, T>; 2]) {

@@ -1,0 +1,80 @@
+//! Metrics on a network's features: their law, their names, and what is not computed twice.
+
+use crate::{FeatureMetric, OnFeatures, Options, Subsets, TransformedSearch, title, transformed_nearest};
+use heldout_core::{FeatureExtractor, FeatureOutput, FeatureSets, Metric, Result};
+use heldout_testkit::check_metric;
+use ndarray::s;
+use std::cell::Cell;
+use std::rc::Rc;
+use tch::{Device, Kind, Tensor};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Pixels, with a count of the images that went through.
+#[derive(Debug, Default)]
+struct Counting(Cell<i64>);
+
+impl FeatureExtractor for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn extract(&self, images: &Tensor) -> Result<FeatureOutput> {
+        assert_eq!(images.size()[1], 3, "grey images are repeated");
+        assert!(images.min().double_value(&[]) >= 0.0 && images.max().double_value(&[]) <= 1.0);
+        self.0.set(self.0.get() + images.size()[0]);
+        Ok(FeatureOutput { features: images.flatten(1, -1), logits: None, spatial: None })
+    }
+}
+
+#[test]
+fn metrics_on_features_keep_the_law_and_look_at_images_once() {
+    tch::manual_seed(12);
+    let draw = |n: i64| Tensor::rand([n, 1, 4, 4], F32) * 2.0 - 1.0;
+    let (generated, train, held_out) = (draw(40), draw(60), draw(50));
+    let sets = FeatureSets { generated: &generated, train: &train, held_out: &held_out };
+    let options = Options { kid: Subsets::Random { count: 5, size: 20, seed: 0 }, ..Options::default() };
+    let network = Rc::new(Counting::default());
+    let metric = OnFeatures::new(network.clone(), FeatureMetric::USUAL.to_vec(), options, 16);
+    check_metric(&metric, &sets);
+
+    network.0.set(0);
+    let first = metric.evaluate(&sets).unwrap();
+    assert_eq!(network.0.get(), 150, "the shuffled sets of the law came last");
+    assert_eq!((first[0].0.as_str(), first.len()), ("FD(counting)", FeatureMetric::USUAL.len()));
+    assert_eq!(first, metric.evaluate(&sets).unwrap());
+    metric.kernel_distance(&generated, &held_out).unwrap();
+    assert_eq!(network.0.get(), 150);
+    let others = draw(40);
+    metric.evaluate(&FeatureSets { generated: &others, ..sets }).unwrap();
+    assert_eq!(network.0.get(), 190, "of new samples only they are looked at");
+}
+
+#[test]
+fn a_metric_is_called_after_its_network() {
+    assert_eq!(title(FeatureMetric::Fd, "EfficientNet-Lite0"), "FD(EfficientNet-Lite0)");
+    assert_eq!(title(FeatureMetric::Fd, "Inception"), "FID");
+    assert_eq!(title(FeatureMetric::Kid, "pixels"), "KID(pixels)");
+}
+
+/// References that come in parts, a duplicate in a later one, are the references as a whole.
+#[test]
+fn a_search_in_parts_is_the_search() {
+    let all = super::random(13, 60, 30);
+    let queries = super::random(14, 20, 30);
+    let mut references = all.clone();
+    references.row_mut(55).assign(&all.row(3));
+    let whole = transformed_nearest(queries.view(), references.view(), [1, 6, 5]).unwrap();
+    let mut search = TransformedSearch::new(queries.view(), [1, 6, 5]).unwrap();
+    for (first, last) in [(40, 60), (0, 25), (25, 40)] {
+        let index: Vec<usize> = (first..last).collect();
+        search.add(&index, references.slice(s![first..last, ..])).unwrap();
+    }
+    let parts = search.finish().unwrap();
+    assert_eq!(
+        (&parts.nearest_distance, &parts.second_distance),
+        (&whole.nearest_distance, &whole.second_distance)
+    );
+    let twin = |i: &usize| if *i == 55 { 3 } else { *i };
+    assert_eq!(parts.nearest.iter().map(twin).collect::<Vec<_>>(), whole.nearest);
+}
