@@ -19,7 +19,8 @@ pub struct Cond {
     pub time_ids: Option<Tensor>,
     /// A vector of an image, `[B, D]`.
     pub image_embeds: Option<Tensor>,
-    /// An image to follow, `[B, 3, H, W]`.
+    /// Images to follow, `[B, C, H, W]`, of the size of the images in pixels: three channels, or those of several side by side
+    /// ([`crate::Adapter::hint_channels`]).
     pub hint: Option<Tensor>,
     /// What is added to the features of the noise level, as the strength of a distilled guidance, `[B, D]`.
     pub timestep_cond: Option<Tensor>,

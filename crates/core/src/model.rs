@@ -54,6 +54,11 @@ pub trait Parameterization: Debug {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
+    /// What the first layer makes of the images: what the first block sees.
+    Stem,
+    /// The state of an encoder at the end of its `i`th resolution, on the way down: what follows sees it. The middle is one
+    /// after the last.
+    Level(usize),
     /// The `i`th skip connection of an encoder, in the order in which it is made.
     Down(usize),
     /// The output of the middle block.
@@ -130,6 +135,16 @@ pub trait Backbone: Debug {
 }
 
 impl<B: Backbone + ?Sized> Backbone for Box<B> {
+    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        (**self).forward(input, probe)
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        (**self).check(input)
+    }
+}
+
+impl<B: Backbone + ?Sized> Backbone for Rc<B> {
     fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
         (**self).forward(input, probe)
     }
@@ -267,10 +282,56 @@ impl Prepared for PreparedModel<'_> {
     }
 }
 
-/// ControlNet, T2I-Adapter: residuals for a frozen backbone. Law: all zero at initialisation.
+/// ControlNet, T2I-Adapter: residuals for a frozen backbone.
+///
+/// Laws: all zero at initialisation; none where the conditions have no hint.
 pub trait Adapter: Debug {
-    /// What to add, and where.
+    /// What to add, and where: at each of [`Adapter::sites`] once, in their order.
     fn residuals(&self, input: Input<'_>) -> Residuals;
+    /// Where it adds.
+    fn sites(&self) -> Vec<Site>;
+    /// Channels of [`Cond::hint`] that it looks at: the hints of several adapters stand side by side.
+    fn hint_channels(&self) -> i64;
+    /// Which part of an input it cannot take, and why: see [`Backbone::check`].
+    fn check(&self, _input: Input<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<A: Adapter + ?Sized> Adapter for Box<A> {
+    fn residuals(&self, input: Input<'_>) -> Residuals {
+        (**self).residuals(input)
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        (**self).sites()
+    }
+
+    fn hint_channels(&self) -> i64 {
+        (**self).hint_channels()
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        (**self).check(input)
+    }
+}
+
+impl<A: Adapter + ?Sized> Adapter for Rc<A> {
+    fn residuals(&self, input: Input<'_>) -> Residuals {
+        (**self).residuals(input)
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        (**self).sites()
+    }
+
+    fn hint_channels(&self) -> i64 {
+        (**self).hint_channels()
+    }
+
+    fn check(&self, input: Input<'_>) -> Result<()> {
+        (**self).check(input)
+    }
 }
 
 /// Tensors to be added at named sites.
@@ -301,8 +362,11 @@ impl<B: Backbone, A: Adapter> Backbone for Adapted<B, A> {
         self.backbone.forward(input, &mut (&mut residuals, probe))
     }
 
+    /// The hint is the adapter's: the backbone must do without one.
     fn check(&self, input: Input<'_>) -> Result<()> {
-        self.backbone.check(input)
+        self.adapter.check(input)?;
+        let cond = Cond { hint: None, ..input.cond.shallow_clone() };
+        self.backbone.check(Input { cond: &cond, ..input })
     }
 }
 

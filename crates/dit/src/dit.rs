@@ -12,10 +12,16 @@ use tch::{Tensor, nn};
 /// Law: the output is exactly 0 at initialisation, and every block the identity.
 #[derive(Debug)]
 pub struct Dit {
+    pub(crate) trunk: Trunk,
+    pub(crate) last: FinalLayer,
+}
+
+/// A [`Dit`] without its last layer: a value of its own, since adapters copy it.
+#[derive(Debug)]
+pub struct Trunk {
     pub(crate) pos_embed: PatchEmbedding,
     embedders: Vec<Embedder>,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) last: FinalLayer,
     config: DitConfig,
 }
 
@@ -35,8 +41,20 @@ impl Conditions {
 }
 
 impl Dit {
-    /// Under `vs`: `pos_embed.proj`, `transformer_blocks`, `proj_out_1`, `proj_out_2`, and the embedders: `time_embedder` and
-    /// `class_embedder`, or one in the `norm1.emb` of each block.
+    /// Under `vs`: what [`Trunk::new`] makes, `proj_out_1`, `proj_out_2`.
+    pub fn new(vs: &nn::Path<'_>, config: &DitConfig) -> Result<Self> {
+        Ok(Self { trunk: Trunk::new(vs, config)?, last: FinalLayer::new(vs, config) })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &DitConfig {
+        &self.trunk.config
+    }
+}
+
+impl Trunk {
+    /// Under `vs`: `pos_embed.proj`, `transformer_blocks`, and the embedders: `time_embedder` and `class_embedder`, or one in the
+    /// `norm1.emb` of each block.
     pub fn new(vs: &nn::Path<'_>, config: &DitConfig) -> Result<Self> {
         config.check()?;
         let block = |i: usize| vs / "transformer_blocks" / i;
@@ -55,14 +73,32 @@ impl Dit {
             pos_embed: PatchEmbedding::new(&(vs / "pos_embed"), config),
             embedders,
             blocks: (0..config.depth).map(|i| Block::new(&block(i), config)).collect(),
-            last: FinalLayer::new(vs, config),
             config: config.clone(),
         })
     }
 
-    /// Its sizes.
-    pub fn config(&self) -> &DitConfig {
-        &self.config
+    /// The tokens after the last block, `[B, L, width]`, of `x` `[B, C, H, W]`; no class is dropped, in training neither. The
+    /// probe sees the stem and every block.
+    pub fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
+        let labels = self.labels(input.cond, input.x.size()[0], false);
+        self.tokens(input, labels.as_ref(), probe).0
+    }
+
+    /// The same of `labels` `[B]` of [`Trunk::labels`], with the conditions that its blocks were told.
+    fn tokens(
+        &self,
+        input: Input<'_>,
+        labels: Option<&Tensor>,
+        probe: &mut dyn Probe,
+    ) -> (Tensor, Conditions) {
+        let (tokens, place) = self.pos_embed.forward(input.x);
+        let mut tokens = probe.at(Site::Stem, tokens);
+        let conditions = self.conditions(input.noise_level, labels);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let out = block.forward(&tokens, conditions.activated(i), &place, input.train);
+            tokens = probe.at(Site::Block(i), out);
+        }
+        (tokens, conditions)
     }
 
     /// The labels `[rows]` that all embedders see, some of them dropped in training: a class is dropped for the whole
@@ -71,7 +107,7 @@ impl Dit {
         self.embedders[0].labels(cond, rows, train)
     }
 
-    /// `level` `[B]` and `labels` `[B]` of [`Dit::labels`].
+    /// `level` `[B]` and `labels` `[B]` of [`Trunk::labels`].
     pub(crate) fn conditions(&self, level: &Tensor, labels: Option<&Tensor>) -> Conditions {
         let of = |embedder: &Embedder| {
             let condition = embedder.forward(level, labels);
@@ -79,6 +115,16 @@ impl Dit {
             (condition, activated)
         };
         Conditions(self.embedders.iter().map(of).collect())
+    }
+
+    /// Which part of an input it cannot take, and why.
+    pub fn check(&self, input: Input<'_>) -> Result<()> {
+        let size = input.x.size();
+        if size.len() != 4 {
+            return Err(Error::config("sample", format!("is of shape {size:?}: [B, C, H, W] is needed")));
+        }
+        self.check_sizes(&size, "[B, C, H, W]")?;
+        self.check_rows(size[0], input)
     }
 
     pub(crate) fn check_rows(&self, rows: i64, input: Input<'_>) -> Result<()> {
@@ -107,22 +153,12 @@ impl Backbone for Dit {
     /// `[B, in_channels, H, W] -> [B, out_channels, H, W]`; `H` and `W` are multiples of the patch, not the base size alone.
     fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
         let size = input.x.size();
-        let (mut tokens, place) = self.pos_embed.forward(input.x);
-        let labels = self.labels(input.cond, size[0], input.train);
-        let conditions = self.conditions(input.noise_level, labels.as_ref());
-        for (i, block) in self.blocks.iter().enumerate() {
-            let out = block.forward(&tokens, conditions.activated(i), &place, input.train);
-            tokens = probe.at(Site::Block(i), out);
-        }
+        let labels = self.trunk.labels(input.cond, size[0], input.train);
+        let (tokens, conditions) = self.trunk.tokens(input, labels.as_ref(), probe);
         self.last.forward(&tokens, conditions.last(), size[2], size[3])
     }
 
     fn check(&self, input: Input<'_>) -> Result<()> {
-        let size = input.x.size();
-        if size.len() != 4 {
-            return Err(Error::config("sample", format!("is of shape {size:?}: [B, C, H, W] is needed")));
-        }
-        self.check_sizes(&size, "[B, C, H, W]")?;
-        self.check_rows(size[0], input)
+        self.trunk.check(input)
     }
 }

@@ -9,7 +9,7 @@ mod space_time;
 
 pub use config::{DitConfig, EmbedderPlace, NormKind, Positions};
 pub use diffusers::DiTTransformer2DModelConfig;
-pub use dit::Dit;
+pub use dit::{Dit, Trunk};
 pub use space_time::{ClipAttention, SpaceTimeConfig, SpaceTimeDit};
 
 #[cfg(test)]

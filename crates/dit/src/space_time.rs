@@ -128,7 +128,7 @@ impl Backbone for SpaceTimeDit {
         let size = input.x.size();
         let (clips, frames, height, width) = (size[0], size[2], size[3], size[4]);
         let folded = input.x.transpose(1, 2).flatten(0, 1); // [B T, C, H, W]
-        let (tokens, place) = self.image.pos_embed.forward(&folded);
+        let (tokens, place) = self.image.trunk.pos_embed.forward(&folded);
         let places = tokens.size()[1];
         let joined = |t: &Tensor| t.view([clips, frames * places, -1]);
         let mut tokens =
@@ -136,9 +136,9 @@ impl Backbone for SpaceTimeDit {
         // Every frame is told for itself, as a batch of images would be: the same numbers to the last bit.
         let each = |t: &Tensor| t.repeat_interleave_self_int(frames, 0, None::<i64>);
         // A class is dropped for a whole clip.
-        let labels = self.image.labels(input.cond, clips, input.train).as_ref().map(each);
-        let conditions = self.image.conditions(&each(input.noise_level), labels.as_ref());
-        for (i, block) in self.image.blocks.iter().enumerate() {
+        let labels = self.image.trunk.labels(input.cond, clips, input.train).as_ref().map(each);
+        let conditions = self.image.trunk.conditions(&each(input.noise_level), labels.as_ref());
+        for (i, block) in self.image.trunk.blocks.iter().enumerate() {
             let activated = conditions.activated(i);
             if let Some(temporal) = self.temporal.get(i) {
                 tokens = temporal.forward(&tokens, activated, frames);
@@ -165,7 +165,7 @@ impl Backbone for SpaceTimeDit {
         if size.len() != 5 {
             return Err(Error::config("sample", format!("is of shape {size:?}: [B, C, T, H, W] is needed")));
         }
-        self.image.check_sizes(&size, "[B, C, T, H, W]")?;
-        self.image.check_rows(size[0], input)
+        self.image.trunk.check_sizes(&size, "[B, C, T, H, W]")?;
+        self.image.trunk.check_rows(size[0], input)
     }
 }

@@ -3,9 +3,11 @@
 //! Every number that a network learns is made by [`variable`], and every matrix product is counted, so that a network can
 //! be described without being held in memory ([`crate::without_storage`], [`crate::count`]).
 
+use crate::low_rank::{LowRankSite, site};
 use crate::{Activation, tally};
 use heldout_core::stream;
 use heldout_torch_ext::{conv3x3, group_norm, group_norm_silu, layer_norm_modulate};
+use std::rc::Rc;
 use tch::nn::Init;
 use tch::{Kind, Tensor, nn};
 
@@ -47,6 +49,7 @@ pub struct Linear {
     pub weight: Tensor,
     /// `[to]`.
     pub bias: Option<Tensor>,
+    low_rank: Option<Rc<LowRankSite>>,
 }
 
 impl Linear {
@@ -73,10 +76,9 @@ impl Linear {
 
     /// With this start.
     pub fn start(vs: &nn::Path<'_>, from: i64, to: i64, weight: Init, bias: Option<Init>) -> Self {
-        Self {
-            weight: variable(vs, "weight", &[to, from], weight),
-            bias: bias.map(|init| variable(vs, "bias", &[to], init)),
-        }
+        let weight = variable(vs, "weight", &[to, from], weight);
+        let low_rank = site(vs, &weight, None);
+        Self { weight, bias: bias.map(|init| variable(vs, "bias", &[to], init)), low_rank }
     }
 
     /// Several layers of one width on one input, by one product.
@@ -84,16 +86,23 @@ impl Linear {
         let weight = Tensor::cat(&layers.map(|l| &l.weight), 0);
         let biases: Vec<&Tensor> = layers.iter().filter_map(|l| l.bias.as_ref()).collect();
         let bias = (biases.len() == N).then(|| Tensor::cat(&biases, 0));
-        let out = Self { weight, bias }.forward(x);
+        let out = Self { weight, bias, low_rank: None }.forward(x);
         let width = layers[0].weight.size()[0];
-        std::array::from_fn(|i| out.narrow(-1, i as i64 * width, width))
+        std::array::from_fn(|i| layers[i].adapted(out.narrow(-1, i as i64 * width, width), x))
     }
 
     /// `[.., from] -> [.., to]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let out = x.linear(&self.weight, self.bias.as_ref());
         tally::product(&out, self.weight.size()[1]);
-        out
+        self.adapted(out, x)
+    }
+
+    fn adapted(&self, out: Tensor, x: &Tensor) -> Tensor {
+        match &self.low_rank {
+            Some(parts) => parts.add_to(out, x),
+            None => out,
+        }
     }
 }
 
@@ -106,6 +115,7 @@ pub struct Conv2d {
     pub bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+    low_rank: Option<Rc<LowRankSite>>,
 }
 
 impl Conv2d {
@@ -138,14 +148,29 @@ impl Conv2d {
         Self::start(vs, [from, to, patch, patch], 0, init, Some(ZERO))
     }
 
-    fn start(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64, weight: Init, bias: Option<Init>) -> Self {
+    /// `[from, to, kernel, stride]` with this padding, without a bias.
+    pub(crate) fn bare(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64) -> Self {
+        Self::start(vs, sizes, padding, uniform(sizes[0] * sizes[2] * sizes[2]), None)
+    }
+
+    /// 1x1, all 0, without a bias.
+    pub(crate) fn bare_zero(vs: &nn::Path<'_>, from: i64, to: i64) -> Self {
+        Self::start(vs, [from, to, 1, 1], 0, ZERO, None)
+    }
+
+    /// As PyTorch starts it, of `[from, to, kernel, stride]`, with a bias or without.
+    pub fn with_bias(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64, bias: bool) -> Self {
+        let init = uniform(sizes[0] * sizes[2] * sizes[2]);
+        Self::start(vs, sizes, padding, init, bias.then_some(init))
+    }
+
+    /// With this start, of `[from, to, kernel, stride]`.
+    pub fn start(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64, weight: Init, bias: Option<Init>) -> Self {
         let [from, to, kernel, stride] = sizes;
-        Self {
-            weight: variable(vs, "weight", &[to, from, kernel, kernel], weight),
-            bias: bias.map(|init| variable(vs, "bias", &[to], init)),
-            stride,
-            padding,
-        }
+        let weight = variable(vs, "weight", &[to, from, kernel, kernel], weight);
+        let low_rank = site(vs, &weight, Some([stride, padding]));
+        let bias = bias.map(|init| variable(vs, "bias", &[to], init));
+        Self { weight, bias, stride, padding, low_rank }
     }
 
     /// `[B, from, H, W] -> [B, to, H / stride, W / stride]`.
@@ -156,7 +181,10 @@ impl Conv2d {
         let out = tally::shaped(x, &[image[0], size[0], side(image[2]), side(image[3])])
             .unwrap_or_else(|| self.convolve(x));
         tally::product(&out, size[1] * size[2] * size[3]);
-        out
+        match &self.low_rank {
+            Some(parts) => parts.add_to(out, x),
+            None => out,
+        }
     }
 
     fn convolve(&self, x: &Tensor) -> Tensor {

@@ -6,6 +6,7 @@ mod feed_forward;
 mod grounding;
 mod image_attention;
 mod layers;
+mod low_rank;
 mod modulation;
 mod position;
 mod resample;
@@ -27,6 +28,7 @@ pub use image_attention::{
     Surroundings, to_image, to_tokens,
 };
 pub use layers::{Conv2d, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm, ZERO, variable};
+pub use low_rank::{LowRankSite, LowRankSites, adaptable};
 pub use modulation::{ModulatedNorm, gated};
 pub use position::{Rotary, sin_cos, sin_cos_2d};
 pub use resample::{Downsample, Resample, Upsample};

@@ -15,6 +15,8 @@ pub enum TimeNorm {
     ScaleShift,
     /// Scales and shifts after both norms, which have no weights of their own, as in k-diffusion.
     AdaGroup,
+    /// Not at all, as in autoencoders.
+    Absent,
 }
 
 /// The time embedding, `[B, E]`, and the same after the activation, which all blocks of a network share.
@@ -30,6 +32,11 @@ impl Embedded {
     /// With its activation.
     pub fn new(raw: Tensor, activation: Activation) -> Self {
         Self { activated: activation.apply(&raw), raw }
+    }
+
+    /// For blocks that time does not enter ([`TimeNorm::Absent`]): tensors without a shape, which none of them looks at.
+    pub fn absent() -> Self {
+        Self { raw: Tensor::new(), activated: Tensor::new() }
     }
 }
 
@@ -178,7 +185,7 @@ impl ResBlock {
             time_emb_proj: match time {
                 TimeNorm::Shift => Some(project(inner)),
                 TimeNorm::ScaleShift => Some(project(2 * inner)),
-                TimeNorm::AdaGroup => None,
+                TimeNorm::AdaGroup | TimeNorm::Absent => None,
             },
             norm2: Norm::new(&(vs / "norm2"), &shape, 1),
             conv2: Conv2d::new(&(vs / "conv2"), inner, to, 3, 1),

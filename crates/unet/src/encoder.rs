@@ -3,7 +3,7 @@
 use crate::conditioning::{Conditioning, Told};
 use crate::level::{AttentionLayer, DownLevel};
 use crate::plan::Plan;
-use heldout_core::{Input, Result};
+use heldout_core::{Input, Probe, Result, Site};
 use heldout_nn::{Conv2d, ResBlock, Surroundings};
 use tch::{Tensor, nn};
 
@@ -77,12 +77,14 @@ impl Encoder {
         self.conditioning.check(input.noise_level, input.cond)
     }
 
-    /// `x` `[B, C, H, W]` with its noise level and conditions.
-    pub fn forward(&self, input: Input<'_>) -> Encoded {
-        let Encoded { skips, mid, told } = self.descend(input, self.down_blocks.len());
+    /// `x` `[B, C, H, W]` with its noise level and conditions. The probe sees the stem and every level on the way, the middle
+    /// as one more.
+    pub fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Encoded {
+        let levels = self.down_blocks.len();
+        let Encoded { skips, mid, told } = self.descend(input, levels, probe);
         let around = told.around(input.train);
         let mid = match &self.mid_block {
-            Some(block) => block.forward(mid, around),
+            Some(block) => probe.at(Site::Level(levels), block.forward(mid, around)),
             None => mid,
         };
         Encoded { skips, mid, told }
@@ -90,22 +92,38 @@ impl Encoder {
 
     /// The `levels` finest resolutions alone, with as many skip connections; instead of a middle, their last output. The
     /// change to a resolution that is left out is not made.
-    pub fn descend(&self, input: Input<'_>, levels: usize) -> Encoded {
+    pub fn descend(&self, input: Input<'_>, levels: usize, probe: &mut dyn Probe) -> Encoded {
         let centered = self.center_input.then(|| 2.0 * input.x - 1.0);
         let x = centered.as_ref().unwrap_or(input.x);
         let told = self.conditioning.forward(input.noise_level, input.cond);
         let hinted = told.hint.as_ref().map(|hint| Tensor::cat(&[x, hint], 1));
-        let mut h = self.conv_in.forward(hinted.as_ref().unwrap_or(x));
+        let mut h = probe.at(Site::Stem, self.conv_in.forward(hinted.as_ref().unwrap_or(x)));
         let mut skips = vec![h.shallow_clone()];
         let mut image = x.shallow_clone();
         let around = told.around(input.train);
         for (i, level) in self.down_blocks.iter().take(levels).enumerate() {
             h = level.blocks(h, around, &mut skips);
+            let mut show = |h, skips: &mut Vec<Tensor>| shown(probe, Site::Level(i), h, skips);
+            if level.shows_blocks {
+                h = show(h, &mut skips);
+            }
             // A last level may change the resolution as well, where the middle is at one of its own.
             if i + 1 < levels || levels == self.down_blocks.len() {
                 h = level.resample(h, &mut image, around, &mut skips);
             }
+            if !level.shows_blocks {
+                h = show(h, &mut skips);
+            }
         }
         Encoded { skips, mid: h, told }
     }
+}
+
+/// What the probe makes of a level's state, which is the last skip connection as well.
+fn shown(probe: &mut dyn Probe, site: Site, h: Tensor, skips: &mut [Tensor]) -> Tensor {
+    let h = probe.at(site, h);
+    if let Some(last) = skips.last_mut() {
+        *last = h.shallow_clone();
+    }
+    h
 }

@@ -79,6 +79,8 @@ enum Down {
 pub(crate) struct DownLevel {
     blocks: Blocks,
     resample: Down,
+    /// Whether its state is shown before the resolution changes.
+    pub(crate) shows_blocks: bool,
 }
 
 impl DownLevel {
@@ -97,7 +99,10 @@ impl DownLevel {
             ),
             ResamplePlan::Filter(filter) => Down::Filter(filter),
         };
-        Self { blocks: Blocks::new(vs, plan), resample }
+        // diffusers' levels with a context take a T2I-Adapter's features after the last block, the others at their end.
+        let looks_at_context = plan.attentions.iter().any(|(_, a)| !matches!(a, AttentionPlan::Own { .. }));
+        let shows_blocks = looks_at_context || matches!(resample, Down::Filter(_));
+        Self { blocks: Blocks::new(vs, plan), resample, shows_blocks }
     }
 
     /// Adds a skip connection after every block.

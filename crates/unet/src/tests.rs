@@ -59,13 +59,19 @@ fn the_unet_is_that_of_diffusers() {
     }
 }
 
-/// 12 skips, the middle and 3 resolutions can be watched.
+/// The stem, 3 resolutions on the way down and the middle as one more, 9 skips, the middle as the decoder takes it, and 3
+/// resolutions on the way up can be watched.
 #[test]
 fn every_site_is_seen() {
     let (_vars, unet) = unet(&config());
     let x = Tensor::randn([1, 3, 8, 8], (Kind::Float, Device::Cpu));
     let level = Tensor::from_slice(&[3.0f32]);
-    let sites = (0..9).map(Site::Down).chain([Site::Mid]).chain((0..3).map(Site::Up));
+    let sites = [Site::Stem]
+        .into_iter()
+        .chain((0..4).map(Site::Level))
+        .chain((0..9).map(Site::Down))
+        .chain([Site::Mid]);
+    let sites = sites.chain((0..3).map(Site::Up));
     let mut recorder = Recorder { wanted: sites.collect(), seen: Vec::new() };
     let _ = unet
         .forward(Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false }, &mut recorder);
@@ -116,10 +122,10 @@ fn an_encoder_that_stops_makes_the_first_skips() {
         let (x, level) =
             (Tensor::randn([1, 3, 8, 8], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[3.0f32]));
         let input = Input { x: &x, noise_level: &level, cond: &Cond::default(), train: false };
-        let whole = encoder.forward(input);
+        let whole = encoder.forward(input, &mut ());
         assert_eq!(whole.skips.len(), 9);
         for levels in 1..=3 {
-            let part = encoder.descend(input, levels);
+            let part = encoder.descend(input, levels, &mut ());
             assert_eq!(part.skips.len(), 3 * levels);
             assert!(part.skips.iter().zip(&whole.skips).all(|(a, b)| a.equal(b)));
             assert!(part.mid.equal(&part.skips[3 * levels - 1]));

@@ -39,7 +39,7 @@ impl UNet {
 impl Backbone for UNet {
     /// `[B, in_channels, H, W] -> [B, out_channels, H, W]`.
     fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
-        let out = self.decoder.forward(self.encoder.forward(input), input.train, probe);
+        let out = self.decoder.forward(self.encoder.forward(input, probe), input.train, probe);
         if self.plan.divide_by_level { &out / like(input.noise_level, &out) } else { out }
     }
 

@@ -64,8 +64,8 @@ impl UNetPlusPlus {
     fn predict(&self, input: Input<'_>, depth: usize, all: bool, probe: &mut dyn Probe) -> Vec<Tensor> {
         let is_whole = depth == self.depth();
         let Encoded { skips, mut mid, told } = match is_whole {
-            true => self.encoder.forward(input),
-            false => self.encoder.descend(input, depth + 1),
+            true => self.encoder.forward(input, probe),
+            false => self.encoder.descend(input, depth + 1, probe),
         };
         if is_whole && self.plan.unet.mid.is_some() {
             mid = probe.at(Site::Mid, mid);

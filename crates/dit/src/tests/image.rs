@@ -35,7 +35,7 @@ fn at_the_start_every_block_is_the_identity_and_the_output_zero() {
         let mut recorder = Recorder { wanted: (0..3).map(Site::Block).collect(), seen: Vec::new() };
         let out = dit.forward(Input { train: true, ..input(&x, &level, &cond) }, &mut recorder);
         assert_eq!(out.abs().max().double_value(&[]), 0.0);
-        let (tokens, _) = dit.pos_embed.forward(&x);
+        let (tokens, _) = dit.trunk.pos_embed.forward(&x);
         assert_eq!(recorder.seen.len(), 3);
         assert!(recorder.seen.iter().all(|(_, h)| h.equal(&tokens)), "a block is not the identity");
         // It learns all the same: every parameter has its gradient.
@@ -93,7 +93,7 @@ fn tokens_know_their_places() {
         let _ = vars.variables()["pos_embed.proj.weight"].shallow_clone().zero_();
     });
     for (height, width) in [(8, 8), (4, 12), (12, 4)] {
-        let (tokens, _) = dit.pos_embed.forward(&images(1, height, width));
+        let (tokens, _) = dit.trunk.pos_embed.forward(&images(1, height, width));
         let (rows, columns) = (height / 2, width / 2);
         assert_eq!(tokens.size(), [1, rows * columns, 32]);
         for y in 0..rows {

@@ -3,6 +3,7 @@
 mod attention;
 mod cost;
 mod layers;
+mod low_rank;
 mod time;
 
 use std::collections::HashMap;

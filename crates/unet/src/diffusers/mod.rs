@@ -6,7 +6,7 @@ mod unet2d_condition;
 
 pub use blocks::{DownBlockType, MidBlockType, UpBlockType};
 pub use unet2d::UNet2DModelConfig;
-pub use unet2d_condition::UNet2DConditionModelConfig;
+pub use unet2d_condition::{Depth, UNet2DConditionModelConfig};
 
 use heldout_core::{Error, Result};
 use serde::{Deserialize, Serialize};
