@@ -1,8 +1,8 @@
 //! Samplers as recipes write them.
 
 use crate::{
-    Churn, Ddim, Ddpm, DormandPrince, DpmSolver2m, DpmSolver2mSde, DpmSolver2s, Euler, Heun, Lms, UniPc,
-    Variance,
+    Churn, Ddim, Ddpm, DormandPrince, DpmSolver2m, DpmSolver2mSde, DpmSolver2s, Euler, Heun, Lms, Plms,
+    UniPc, Variance,
 };
 use heldout_core::{Error, Result, Sampler};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub enum SamplerConfig {
         /// 1 to 4.
         order: usize,
     },
+    /// [`Plms`].
+    Plms,
     /// [`DormandPrince`].
     DormandPrince {
         /// Error allowed in a step, relative.
@@ -111,6 +113,7 @@ impl SamplerConfig {
                 within("order", order as f64, (1..=4).contains(&order), "between 1 and 4")?;
                 Box::new(Lms { order })
             }
+            Self::Plms => Box::new(Plms),
             Self::DormandPrince { rtol, atol } => {
                 for (field, x) in [("rtol", rtol), ("atol", atol)] {
                     within(field, x, x > 0.0 && x.is_finite(), "a positive number")?;

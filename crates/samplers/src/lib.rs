@@ -12,6 +12,7 @@ mod likelihood;
 mod lms;
 mod noise;
 mod ode;
+mod plms;
 mod probability_flow;
 mod time_grid;
 mod unipc;
@@ -31,7 +32,8 @@ pub use guidance::{
 };
 pub use likelihood::{Likelihood, VariationalBound};
 pub use lms::Lms;
-pub use noise::SeededNoise;
+pub use noise::{SeededNoise, starting_std};
+pub use plms::Plms;
 pub use time_grid::{GridEnds, TimeGrid};
 pub use unipc::UniPc;
 

@@ -14,6 +14,12 @@ pub struct SeededNoise {
     pub first: u64,
 }
 
+/// Standard deviation of `x_t` at time `t` for data of unit variance: what unit noise is multiplied by where sampling starts.
+pub fn starting_std(schedule: &dyn NoiseSchedule, t: f64, device: Device) -> f64 {
+    let m = schedule.marginal(&Tensor::from_slice(&[t]).to_device(device));
+    (m.alpha.square() + m.sigma.square()).sqrt().double_value(&[0])
+}
+
 impl SeededNoise {
     /// What sampling from time `t` starts from, `[n, ..shape]`, f32: Gaussian noise with the standard deviation of `x_t`
     /// for data of unit variance. It is 1 on variance-preserving schedules and for straight lines from time 1.
@@ -25,9 +31,12 @@ impl SeededNoise {
         shape: &[i64],
         device: Device,
     ) -> Tensor {
-        let m = schedule.marginal(&Tensor::from_slice(&[t]).to_device(device));
-        let std = (m.alpha.square() + m.sigma.square()).sqrt().double_value(&[0]);
-        self.rows("initial noise", 0, n, shape, Kind::Float).to_device(device) * std
+        self.initial(n, shape, device) * starting_std(schedule, t, device)
+    }
+
+    /// The same of unit variance, `[n, ..shape]`, f32.
+    pub fn initial(&self, n: usize, shape: &[i64], device: Device) -> Tensor {
+        self.rows("initial noise", 0, n, shape, Kind::Float).to_device(device)
     }
 
     fn rows(&self, purpose: &str, step: u64, n: usize, shape: &[i64], kind: Kind) -> Tensor {

@@ -100,6 +100,11 @@ impl Fields {
         Err(Error::config(name, format!("{value} cannot be honoured: only {} can", known.join(" or "))))
     }
 
+    /// The text of a field, which stays.
+    pub(super) fn text<'a>(&'a self, name: &str, absent: &'a str) -> &'a str {
+        self.0.get(name).and_then(Value::as_str).unwrap_or(absent)
+    }
+
     /// A field that must be false or absent.
     pub(super) fn off(&mut self, name: &str) -> Result<()> {
         self.only(name, Value::Bool(false), &[Value::Bool(false), Value::Null])

@@ -3,19 +3,20 @@
 mod fields;
 mod write;
 
-use crate::{Churn, GridEnds, SamplerConfig, TimeGrid, Variance};
+use crate::{Churn, GridEnds, SamplerConfig, TimeGrid, Variance, starting_std};
 use fields::Fields;
-use heldout_core::{Error, Result};
+use heldout_core::{Error, NoiseSchedule, Result};
 use heldout_schedules::{NoiseScheduleConfig, Prediction};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
+use tch::{Device, Tensor};
 
 /// What a `scheduler_config.json` of diffusers 0.42 says.
 ///
 /// Covered: `DDPMScheduler`, `DDIMScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`,
-/// `HeunDiscreteScheduler`, `LMSDiscreteScheduler`, `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`,
-/// `FlowMatchEulerDiscreteScheduler`. Sampling gives the states that they give, in our scaling (`x_t`, where some of them
+/// `HeunDiscreteScheduler`, `LMSDiscreteScheduler`, `PNDMScheduler`, `DPMSolverMultistepScheduler`,
+/// `UniPCMultistepScheduler`, `FlowMatchEulerDiscreteScheduler`. Sampling gives the states that they give, in our scaling (`x_t`, where some of them
 /// carry `x_t / alpha`), with these differences, each a rounding or a stand-in of theirs: networks are told the time of a
 /// level between two steps, not its rounded step; where they put `alpha^2 = 2^-24` for pure noise we have pure noise; `DDIMScheduler` with `linspace` steps to times that its next step does not start from, and we visit
 /// the grid.
@@ -44,6 +45,9 @@ pub struct DiffusersScheduler {
     pub grid: TimeGrid,
     /// Limit of `x_start_hat`, for [`Clamped`](crate::Clamped).
     pub clip: Option<f64>,
+    /// Whether sampling starts from noise alone, `sigma * noise`, as those of their schedulers that carry `x_t / alpha` do
+    /// with all but `leading` steps; otherwise from noise with the standard deviation of `x_t`.
+    pub starts_from_noise: bool,
 }
 
 impl DiffusersScheduler {
@@ -53,10 +57,26 @@ impl DiffusersScheduler {
         Self::parse(&text).map_err(|e| Error::file(path, e.to_string()))
     }
 
+    /// What unit noise is multiplied by where sampling starts, at time `t` of `schedule`, which is its own.
+    pub fn starting_std(&self, schedule: &dyn NoiseSchedule, t: f64, device: Device) -> f64 {
+        if !self.starts_from_noise {
+            return starting_std(schedule, t, device);
+        }
+        schedule.marginal(&Tensor::from_slice(&[t]).to_device(device)).sigma.double_value(&[0])
+    }
+
     /// From a file's text, or which field cannot be honoured.
     pub fn parse(text: &str) -> Result<Self> {
         let (mut fields, class) = Fields::parse(text)?;
         let f = &mut fields;
+        const BY_SIGMA: [&str; 4] = [
+            "EulerDiscreteScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "LMSDiscreteScheduler",
+        ];
+        let by_sigma = BY_SIGMA.contains(&class.as_str());
+        let starts_from_noise = by_sigma && f.text("timestep_spacing", "linspace") != "leading";
         let scheduler = match class.as_str() {
             "DDPMScheduler" => ddpm(f),
             "DDIMScheduler" => ddim(f),
@@ -64,11 +84,13 @@ impl DiffusersScheduler {
             "EulerAncestralDiscreteScheduler" => euler_ancestral(f),
             "HeunDiscreteScheduler" => heun(f),
             "LMSDiscreteScheduler" => lms(f),
+            "PNDMScheduler" => pndm(f),
             "DPMSolverMultistepScheduler" => dpm_solver(f),
             "UniPCMultistepScheduler" => unipc(f),
             "FlowMatchEulerDiscreteScheduler" => flow_match_euler(f),
             other => Err(Error::config("_class_name", format!("{other} is not covered"))),
         }?;
+        let scheduler = Self { starts_from_noise, ..scheduler };
         fields.done(&class)?;
         scheduler.schedule.build()?;
         scheduler.sampler.build()?;
@@ -208,6 +230,7 @@ fn ddpm(f: &mut Fields) -> Result<DiffusersScheduler> {
         sampler: SamplerConfig::Ddpm { variance },
         grid,
         clip,
+        starts_from_noise: false,
     })
 }
 
@@ -223,7 +246,14 @@ fn ddim(f: &mut Fields) -> Result<DiffusersScheduler> {
     let grid = spacing(f, steps, "leading", true)?;
     let grid = if f.take("set_alpha_to_one", true)? { grid } else { ending_at_first_step(grid, steps) };
     let sampler = SamplerConfig::Ddim { eta: 0.0 };
-    Ok(DiffusersScheduler { schedule, prediction: prediction(f)?, sampler, grid, clip: None })
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction: prediction(f)?,
+        sampler,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
 }
 
 fn euler(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -234,14 +264,28 @@ fn euler(f: &mut Fields) -> Result<DiffusersScheduler> {
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let grid = last_level(f, grid, steps)?;
     let sampler = SamplerConfig::Euler { churn: Churn::NONE };
-    Ok(DiffusersScheduler { schedule, prediction: prediction(f)?, sampler, grid, clip: None })
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction: prediction(f)?,
+        sampler,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
 }
 
 fn euler_ancestral(f: &mut Fields) -> Result<DiffusersScheduler> {
     let (schedule, steps) = betas(f, BETAS, DDPM_BETAS, true)?;
     let grid = spacing(f, steps, "linspace", false)?;
     let sampler = SamplerConfig::EulerAncestral { eta: 1.0 };
-    Ok(DiffusersScheduler { schedule, prediction: prediction(f)?, sampler, grid, clip: None })
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction: prediction(f)?,
+        sampler,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
 }
 
 fn heun(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -251,7 +295,14 @@ fn heun(f: &mut Fields) -> Result<DiffusersScheduler> {
     let levels = spacing(f, steps, "linspace", false)?;
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let sampler = SamplerConfig::Heun { churn: Churn::NONE };
-    Ok(DiffusersScheduler { schedule, prediction: prediction(f)?, sampler, grid, clip: None })
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction: prediction(f)?,
+        sampler,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
 }
 
 fn lms(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -259,7 +310,42 @@ fn lms(f: &mut Fields) -> Result<DiffusersScheduler> {
     let levels = spacing(f, steps, "linspace", false)?;
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let sampler = SamplerConfig::Lms { order: 4 };
-    Ok(DiffusersScheduler { schedule, prediction: prediction(f)?, sampler, grid, clip: None })
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction: prediction(f)?,
+        sampler,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
+}
+
+fn pndm(f: &mut Fields) -> Result<DiffusersScheduler> {
+    let (schedule, steps) = betas(f, BETAS, DDPM_BETAS, false)?;
+    f.only("skip_prk_steps", json!(false), &[json!(true)])?; // their default are the Runge-Kutta steps
+    // Its last step is not as long as its grid says, but for these grids.
+    let grid = match spacing(f, steps, "leading", true)? {
+        TimeGrid::Linspace { .. } => {
+            let reason = "linspace cannot be honoured: only leading, trailing can";
+            return Err(Error::config("timestep_spacing", reason));
+        }
+        grid => grid,
+    };
+    let grid = if f.take("set_alpha_to_one", false)? { grid } else { ending_at_first_step(grid, steps) };
+    let prediction = prediction(f)?;
+    if prediction != Prediction::Epsilon {
+        let reason = "PNDMScheduler mixes what the network says, and only epsilon is what we mix: set it to epsilon, or \
+            take another scheduler";
+        return Err(Error::config("prediction_type", reason));
+    }
+    Ok(DiffusersScheduler {
+        schedule,
+        prediction,
+        sampler: SamplerConfig::Plms,
+        grid,
+        clip: None,
+        starts_from_noise: false,
+    })
 }
 
 /// Spacing of the multistep solvers, which make one step more and leave out the last but for `trailing`.
@@ -332,7 +418,7 @@ fn dpm_solver(f: &mut Fields) -> Result<DiffusersScheduler> {
         let reason = "true with final_sigmas_type sigma_min cannot be honoured: set it to false";
         return Err(Error::config("lower_order_final", reason));
     }
-    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None })
+    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None, starts_from_noise: false })
 }
 
 fn unipc(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -350,7 +436,7 @@ fn unipc(f: &mut Fields) -> Result<DiffusersScheduler> {
         TimeGrid::StartingAt { inner: Box::new(shifted(shift, inner)), first: 1.0 - 1e-6 }
     };
     let (schedule, prediction, grid, _) = multistep(f, flow)?;
-    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None })
+    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None, starts_from_noise: false })
 }
 
 fn flow_match_euler(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -373,5 +459,6 @@ fn flow_match_euler(f: &mut Fields) -> Result<DiffusersScheduler> {
         sampler: SamplerConfig::Euler { churn: Churn::NONE },
         grid: shifted(shift, TimeGrid::LinearTo { last }),
         clip: None,
+        starts_from_noise: false,
     })
 }

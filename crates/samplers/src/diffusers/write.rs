@@ -29,6 +29,10 @@ impl DiffusersScheduler {
             SamplerConfig::Ddim { .. } => set("clip_sample", json!(false)),
             SamplerConfig::DpmSolver2mSde => set("algorithm_type", json!("sde-dpmsolver++")),
             SamplerConfig::UniPc { order } => set("solver_order", json!(order)),
+            SamplerConfig::Plms => {
+                set("skip_prk_steps", json!(true));
+                set("set_alpha_to_one", json!(true)); // unless its grid ends at the first step
+            }
             _ => {}
         }
         set(
@@ -70,6 +74,7 @@ impl DiffusersScheduler {
             SamplerConfig::DpmSolver2m | SamplerConfig::DpmSolver2mSde => "DPMSolverMultistepScheduler",
             SamplerConfig::UniPc { .. } => "UniPCMultistepScheduler",
             SamplerConfig::Lms { order: 4 } => "LMSDiscreteScheduler",
+            SamplerConfig::Plms => "PNDMScheduler",
             other => {
                 let reason = format!("{other:?} has no counterpart in diffusers");
                 return Err(Error::config("sampler", reason));

@@ -130,7 +130,18 @@ fn fields_of_diffusers_that_cannot_be_honoured_are_named() {
         ("UniPCMultistepScheduler", "\"solver_type\": \"bh1\"", &["solver_type", "bh1"]),
         ("FlowMatchEulerDiscreteScheduler", "\"use_dynamic_shifting\": true", &["use_dynamic_shifting"]),
         ("FlowMatchEulerDiscreteScheduler", "\"num_train_timesteps\": 0", &["num_train_timesteps", "0"]),
-        ("PNDMScheduler", "\"steps_offset\": 1", &["_class_name", "PNDMScheduler"]),
+        ("PNDMScheduler", "\"steps_offset\": 1", &["skip_prk_steps", "true"]),
+        (
+            "PNDMScheduler",
+            "\"skip_prk_steps\": true, \"prediction_type\": \"v_prediction\"",
+            &["prediction_type", "epsilon"],
+        ),
+        (
+            "PNDMScheduler",
+            "\"skip_prk_steps\": true, \"timestep_spacing\": \"linspace\"",
+            &["timestep_spacing", "leading"],
+        ),
+        ("IPNDMScheduler", "\"steps_offset\": 1", &["_class_name", "IPNDMScheduler"]),
     ] {
         says(parse(class, field), words);
     }

@@ -88,6 +88,13 @@ def configs():
     yield "DDPMScheduler", {**LINEAR, "clip_sample": False, "variance_type": "fixed_large"}, 20
     yield "DDPMScheduler", {**LINEAR, "clip_sample": False, "variance_type": "learned_range"}, 20
     yield "DDPMScheduler", {**LINEAR, "clip_sample": True, "clip_sample_range": 0.8}, 20
+    pndm = {"skip_prk_steps": True}
+    for steps in [5, 20, 50]:
+        for spacing in ["leading", "trailing"]:
+            end = {"timestep_spacing": spacing, "set_alpha_to_one": True}
+            yield "PNDMScheduler", {**LINEAR, **pndm, **end}, steps
+    yield "PNDMScheduler", {**SD, **pndm, "steps_offset": 1}, 20
+    yield "PNDMScheduler", {**SD, **pndm, "timestep_spacing": "trailing"}, 20
 
 
 def run(name, config, steps, eta):
@@ -109,8 +116,10 @@ def run(name, config, steps, eta):
     second_stage = False
     heun = name == "HeunDiscreteScheduler"
     levels = torch.cat([sigmas[:1], sigmas[1::2]]) if heun else sigmas
-    for t in calls:
+    for call, t in enumerate(calls):
         sigma = levels[level] if by_sigma else None
+        if name == "PNDMScheduler" and call == 1:
+            second_stage = True  # its first step has two
         if not second_stage:
             states.append(x / (sigma**2 + 1) ** 0.5 if by_sigma else x.clone())
         model_in = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
