@@ -1,8 +1,8 @@
 //! The Fréchet distance of two sets of features.
 
 use crate::linear::{
-    centered, eigenvalues, eigenvectors, nuclear_norm, outer_products, product_of_triangles, scale_columns,
-    squares,
+    centered, eigenvalues, eigenvectors, lower_outer_products, nuclear_norm, outer_products,
+    product_of_triangles, scale_columns, squares,
 };
 use crate::real::{Real, Rows};
 use crate::{Error, Moments};
@@ -150,7 +150,7 @@ impl FrechetReference {
         let own = Factor::cholesky(&covariance, rank);
         let product = match &own {
             Some(own) if self.factor.triangular => {
-                outer_products(product_of_triangles(&self.factor.matrix, &own.matrix).transpose())
+                lower_outer_products(product_of_triangles(&self.factor.matrix, &own.matrix).transpose())
             }
             _ => self.factor.matrix.transpose() * (generated.covariance_matrix() * &self.factor.matrix),
         };

@@ -33,10 +33,16 @@ pub(crate) fn product_of_triangles(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
     product
 }
 
-/// `columns columns'`, both triangles: `[D, N]` to `[D, D]`.
-pub(crate) fn outer_products(columns: MatRef<'_, f64>) -> Mat<f64> {
+/// The lower triangle of `columns columns'`: `[D, N]` to `[D, D]`.
+pub(crate) fn lower_outer_products(columns: MatRef<'_, f64>) -> Mat<f64> {
     let mut sum = Mat::zeros(columns.nrows(), columns.nrows());
     add_outer_products(&mut sum, columns);
+    sum
+}
+
+/// Both triangles of it.
+pub(crate) fn outer_products(columns: MatRef<'_, f64>) -> Mat<f64> {
+    let mut sum = lower_outer_products(columns);
     mirror(&mut sum);
     sum
 }

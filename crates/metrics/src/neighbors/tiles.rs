@@ -7,8 +7,8 @@ use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows of a tile on either side: 1 MB of products a thread.
-pub(crate) const TILE: usize = 512;
+/// Rows of a tile on either side: 1 MB of products a thread, and a multiple of what the product's kernel takes at once (24).
+pub(crate) const TILE: usize = 480;
 
 /// No reference looks for a query.
 pub(crate) const NO_LIMITS: [f32; TILE] = [f32::NEG_INFINITY; TILE];

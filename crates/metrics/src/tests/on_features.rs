@@ -31,23 +31,24 @@ impl FeatureExtractor for Counting {
 fn metrics_on_features_keep_the_law_and_look_at_images_once() {
     tch::manual_seed(12);
     let draw = |n: i64| Tensor::rand([n, 1, 4, 4], F32) * 2.0 - 1.0;
-    let (generated, train, held_out) = (draw(40), draw(60), draw(50));
+    let (generated, train, held_out) = (draw(80), draw(100), draw(200));
     let sets = FeatureSets { generated: &generated, train: &train, held_out: &held_out };
     let options = Options { kid: Subsets::Random { count: 5, size: 20, seed: 0 }, ..Options::default() };
     let network = Rc::new(Counting::default());
-    let metric = OnFeatures::new(network.clone(), FeatureMetric::USUAL.to_vec(), options, 16);
-    check_metric(&metric, &sets);
+    let metric = || OnFeatures::new(network.clone(), FeatureMetric::USUAL.to_vec(), options, 16);
+    check_metric(&metric(), &sets);
 
     network.0.set(0);
+    let metric = metric();
     let first = metric.evaluate(&sets).unwrap();
-    assert_eq!(network.0.get(), 150, "the shuffled sets of the law came last");
+    assert_eq!(network.0.get(), 380, "every image once");
     assert_eq!((first[0].0.as_str(), first.len()), ("FD(counting)", FeatureMetric::USUAL.len()));
     assert_eq!(first, metric.evaluate(&sets).unwrap());
     metric.kernel_distance(&generated, &held_out).unwrap();
-    assert_eq!(network.0.get(), 150);
-    let others = draw(40);
+    assert_eq!(network.0.get(), 380);
+    let others = draw(80);
     metric.evaluate(&FeatureSets { generated: &others, ..sets }).unwrap();
-    assert_eq!(network.0.get(), 190, "of new samples only they are looked at");
+    assert_eq!(network.0.get(), 460, "of new samples only they are looked at");
 }
 
 #[test]
