@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 19] = [
+const EDGES: [(&str, &[&str]); 21] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
     ("heldout-torch-ext", &[]),
@@ -25,10 +25,16 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("heldout-features", &["heldout-nn", "heldout-weights"]),
     ("heldout-diagnosis", &[]),
     ("heldout-train", &["heldout-torch-ext"]),
-    ("heldout-weights", &["heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit"]),
+    ("heldout-vae", &["heldout-nn", "heldout-torch-ext"]),
+    ("heldout-adapters", &["heldout-nn", "heldout-unet", "heldout-dit"]),
+    (
+        "heldout-weights",
+        &["heldout-adapters", "heldout-nn", "heldout-unet", "heldout-unetpp", "heldout-dit", "heldout-vae"],
+    ),
     (
         "heldout-lab",
         &[
+            "heldout-adapters",
             "heldout-data",
             "heldout-features",
             "heldout-diagnosis",
@@ -38,6 +44,7 @@ const EDGES: [(&str, &[&str]); 19] = [
             "heldout-samplers",
             "heldout-schedules",
             "heldout-train",
+            "heldout-vae",
             "heldout-weights",
         ],
     ),
