@@ -8,6 +8,7 @@
 )]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use heldout_benches::F32;
 use heldout_nn::{
     Activation, Attention, AttentionInput, AttentionShape, Conv2d, Embedded, FeedForward, FeedForwardKind,
     LayerNorm, Linear, ModulatedNorm, ResBlock, ResBlockShape, SelfAttention, Surroundings, Transformer2d,
@@ -15,14 +16,7 @@ use heldout_nn::{
 };
 use tch::{Device, Kind, Tensor, nn};
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Those of the binary `heldout`.
-#[unsafe(export_name = "malloc_conf")]
-pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
-
-const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+heldout_benches::allocator!();
 
 fn both_ways(c: &mut Criterion, name: &str, x: &[i64], block: impl Fn(&Tensor) -> Tensor) {
     let x = Tensor::randn(x, F32).set_requires_grad(true);

@@ -58,11 +58,12 @@ CASES = {
 
 def timed(repeats, run):
     times = []
-    for _ in range(repeats + 3):
+    warm_up = min(repeats, 3)
+    for _ in range(repeats + warm_up):
         start = time.perf_counter()
         run()
         times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[3:])
+    return statistics.median(times[warm_up:])
 
 
 def theirs(folder, network, mode, rows, repeats):
@@ -171,6 +172,20 @@ def run(command):
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True, env=environment).stdout
 
 
+def compare(name, rounds, ours, peer, share=None):
+    """Prints one case. Both commands print milliseconds, MiB, and what `share` makes two numbers of, if it is given."""
+    rows = []
+    for _ in range(rounds):
+        a, b = ([float(n) for n in run(command).split()] for command in (ours, peer))
+        rows.append((a[0] / b[0], a[1] / b[1], a[0], b[0], a[1], b[1], *(share(a, b) if share else ())))
+        print(f"  {a[0]:.2f} beside {b[0]:.2f} ms, {a[1]:.0f} beside {b[1]:.0f} MiB", file=sys.stderr, flush=True)
+    middle = [statistics.median(column) for column in zip(*rows)]
+    low, high = min(r[0] for r in rows), max(r[0] for r in rows)
+    speed = f"; share of the product's speed {middle[6]:.2f} beside {middle[7]:.2f}" if share else ""
+    print(f"{name}: time {middle[0]:.3f} ({low:.3f} to {high:.3f}), {1 / middle[0]:.2f}x; {middle[2]:.2f} beside "
+          f"{middle[3]:.2f} ms; memory {middle[1]:.2f}, {middle[4]:.0f} beside {middle[5]:.0f} MiB{speed}", flush=True)
+
+
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     names = sys.argv[2:] or list(CASES)
@@ -179,19 +194,13 @@ def main():
             make(network).save_pretrained(f"{folder}/{network}")
         for name in names:
             network, mode, rows, repeats = CASES[name]
-            rows_of = []
-            for _ in range(rounds):
-                ours = [float(n) for n in run([OURS, f"{folder}/{network}", mode, rows, repeats]).split()]
-                peer = [sys.executable, __file__, "theirs", f"{folder}/{network}", network, mode, rows, repeats]
-                other = [float(n) for n in run(peer).split()]
+
+            def share(ours, other):
                 work = 2e-6 * ours[2] * (3 if mode == "step" else 1) / (rows if mode == "sample" else 1)
-                rows_of.append((ours[0] / other[0], ours[1] / other[1], ours[0], other[0], ours[1], other[1],
-                                work / ours[0] / ours[3], work / other[0] / other[2]))
-            middle = [statistics.median(column) for column in zip(*rows_of)]
-            low, high = min(r[0] for r in rows_of), max(r[0] for r in rows_of)
-            print(f"{name}: time {middle[0]:.3f} ({low:.3f} to {high:.3f}), {1 / middle[0]:.2f}x; {middle[2]:.2f} beside "
-                  f"{middle[3]:.2f} ms; memory {middle[1]:.2f}, {middle[4]:.0f} beside {middle[5]:.0f} MiB; share of the "
-                  f"product's speed {middle[6]:.2f} beside {middle[7]:.2f}", flush=True)
+                return work / ours[0] / ours[3], work / other[0] / other[2]
+
+            peer = [sys.executable, __file__, "theirs", f"{folder}/{network}", network, mode, rows, repeats]
+            compare(name, rounds, [OURS, f"{folder}/{network}", mode, rows, repeats], peer, share)
 
 
 if __name__ == "__main__":

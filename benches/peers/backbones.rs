@@ -4,55 +4,16 @@
 //! matrix product in GFLOP/s.
 #![allow(unsafe_code, reason = "jemalloc reads its settings from a symbol")]
 
-use heldout_core::{Backbone, Cond, Input, NoiseStream, Params, Preconditioned, Sampler};
+use heldout_benches::{F32, NoNoise, peak_mib, timed};
+use heldout_core::{Backbone, Cond, Input, Params, Preconditioned, Sampler};
 use heldout_samplers::{Ddim, TimeGrid};
 use heldout_schedules::{NoiseScheduleConfig, Prediction};
 use heldout_torch_ext::forget_grads;
 use heldout_train::OptimizerConfig;
 use heldout_weights::{Model, OpenOptions};
-use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Those of the binary `heldout`.
-#[unsafe(export_name = "malloc_conf")]
-pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
-
-/// Runs that are not counted.
-const WARM_UP: usize = 3;
-
-/// Median milliseconds.
-fn timed(repeats: usize, mut run: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..repeats + WARM_UP)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .skip(WARM_UP)
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-#[derive(Debug)]
-struct NoNoise;
-
-impl NoiseStream for NoNoise {
-    fn draw(&mut self, like: &Tensor, _: u64) -> Tensor {
-        like.zeros_like()
-    }
-}
-
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    peak.unwrap_or(0) / 1024
-}
+heldout_benches::allocator!();
 
 /// GFLOP/s of products of squares of 2048.
 fn product_speed() -> f64 {
@@ -61,8 +22,6 @@ fn product_speed() -> f64 {
     let ms = timed(5, || drop(a.matmul(&b)));
     2.0 * (side as f64).powi(3) / ms / 1e6
 }
-
-const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -137,6 +137,11 @@ impl ArrayFile {
         Ok(header.map(|header| Self { path: self.path.clone(), header, map: self.map.clone() }))
     }
 
+    /// Whether numbers are as this machine has them, but for their alignment.
+    pub(crate) fn is_little_endian(&self) -> bool {
+        !self.header.big_endian
+    }
+
     /// Numbers in the array.
     pub(crate) fn len(&self) -> usize {
         self.header.dims.iter().product()

@@ -1,6 +1,6 @@
 //! Batches as a function of seed, step and rank.
 
-use crate::{ImageSet, to_unit_range};
+use crate::Examples;
 use heldout_core::{Batch, BatchSource, Clock, Cond, Error, Result, stream};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -14,23 +14,23 @@ const RESIDENT_BYTES: usize = 256 << 20;
 /// permutation that is a function of the seed and its number. Labels go with the images of sets that have them.
 #[derive(Debug)]
 pub struct Batches {
-    set: Rc<ImageSet>,
+    set: Rc<dyn Examples>,
     indices: Vec<usize>,
     batch_size: usize,
     seed: u64,
     rank: u64,
     world: u64,
     device: Device,
-    /// All images as u8 `[N, C, H, W]` on the device, where they are few enough.
+    /// All `[N, C, H, W]` as they are stored, on the device, where they are few enough.
     resident: Option<Tensor>,
     /// The epoch whose order is at hand.
     epoch: Option<(u64, Vec<usize>)>,
 }
 
 impl Batches {
-    /// Of the images `indices` of `set`, for process `rank` of `world`.
+    /// Of the examples `indices` of `set`, for process `rank` of `world`.
     pub fn new(
-        set: Rc<ImageSet>,
+        set: Rc<dyn Examples>,
         indices: Vec<usize>,
         batch_size: usize,
         seed: u64,
@@ -44,8 +44,8 @@ impl Batches {
             );
             return Err(Error::config("batch_size", reason));
         }
-        let fits = indices.len() * set.pixels() <= RESIDENT_BYTES;
-        let resident = fits.then(|| set.bytes(&indices).map(|t| t.to_device(device))).transpose()?;
+        let fits = indices.len() * set.bytes_each() <= RESIDENT_BYTES;
+        let resident = fits.then(|| set.stored(&indices).map(|t| t.to_device(device))).transpose()?;
         Ok(Self { set, indices, batch_size, seed, rank, world, device, resident, epoch: None })
     }
 
@@ -70,14 +70,15 @@ impl BatchSource for Batches {
         let x_start = match &self.resident {
             Some(images) => {
                 let rows: Vec<i64> = places.iter().map(|p| *p as i64).collect();
-                to_unit_range(&images.index_select(0, &Tensor::from_slice(&rows).to_device(self.device)))
+                let rows = Tensor::from_slice(&rows).to_device(self.device);
+                self.set.values(&images.index_select(0, &rows))
             }
             None => {
                 let rows: Vec<usize> = places.iter().map(|p| self.indices[*p]).collect();
-                self.set.tensor(&rows, self.device)?
+                self.set.on(&rows, self.device)?
             }
         };
-        let labels = self.set.labels.as_ref().map(|labels| {
+        let labels = self.set.labels().map(|labels| {
             let rows: Vec<i64> = places.iter().map(|p| labels[self.indices[*p]]).collect();
             Tensor::from_slice(&rows).to_device(self.device)
         });

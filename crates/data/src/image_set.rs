@@ -4,7 +4,7 @@ use crate::array::{is_array, split_name};
 use crate::array_images::{ArrayImages, PixelRange, planar, shards};
 use crate::folder::{Folder, holds_images};
 use crate::idx::{self, Idx};
-use crate::{Manifest, to_unit_range};
+use crate::{Captions, Manifest, to_unit_range};
 use heldout_core::{Error, Result};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct ImageSet {
     pub labels: Option<Vec<i64>>,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
+    /// A text for each image, of a folder with `metadata.jsonl`.
+    pub captions: Option<Captions>,
     /// What was taken for granted, where the files do not say it.
     pub assumed: Vec<String>,
     store: Store,
@@ -40,7 +42,7 @@ enum Store {
 
 impl ImageSet {
     /// Opens a folder with `dataset.toml`, an IDX file (plain or gzipped, labels beside it by MNIST's naming), a folder
-    /// of PNG and JPEG files, which may lie in one subfolder per class, or arrays: a `.npy`, `.npz` or `.safetensors` file,
+    /// of PNG and JPEG files, which may lie in one subfolder per class and have texts in `metadata.jsonl`, or arrays: a `.npy`, `.npz` or `.safetensors` file,
     /// with the name of its array behind a colon where that is not plain, or a folder of such files.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_ranged(path, None)
@@ -65,6 +67,7 @@ impl ImageSet {
             }
             let folder = Folder::open(path)?;
             let (shape, labels, classes) = (folder.shape, folder.labels.clone(), folder.classes.clone());
+            let captions = Captions::read(path, &folder.paths)?;
             return Ok(Self {
                 title: name.clone(),
                 name,
@@ -72,6 +75,7 @@ impl ImageSet {
                 shape,
                 labels,
                 classes,
+                captions,
                 assumed: Vec::new(),
                 store: Store::Files(folder),
             });
@@ -124,6 +128,7 @@ impl ImageSet {
             shape,
             labels: labels.transpose()?,
             classes,
+            captions: None,
             assumed: Vec::new(),
             store: Store::Bytes(bytes),
         })
@@ -137,6 +142,7 @@ impl ImageSet {
             shape: arrays.shape,
             labels: arrays.labels.take(),
             classes: Vec::new(),
+            captions: None,
             assumed: std::mem::take(&mut arrays.assumed),
             store: Store::Arrays(arrays),
         }

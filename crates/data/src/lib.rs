@@ -2,12 +2,16 @@
 
 mod array;
 mod array_images;
+mod attributes;
 mod batches;
+mod captions;
 mod decode;
+mod examples;
 mod files;
 mod folder;
 mod idx;
 mod image_set;
+mod latents;
 mod manifest;
 mod matrix;
 mod pixels;
@@ -18,9 +22,13 @@ mod summary;
 mod walk;
 
 pub use array_images::PixelRange;
+pub use attributes::{AttributeFilter, matching};
 pub use batches::{Batches, permutation};
+pub use captions::Captions;
+pub use examples::Examples;
 pub use files::{cache_folder, find, shipped};
 pub use image_set::ImageSet;
+pub use latents::{LatentCache, LatentSource};
 pub use manifest::Manifest;
 pub use matrix::{Matrix, read_matrix};
 pub use pixels::{to_bytes, to_unit_range};

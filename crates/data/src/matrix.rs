@@ -70,6 +70,12 @@ pub fn read_matrix(path: &Path) -> Result<Matrix> {
     let odd = |e: ndarray::ShapeError| Error::file(path, format!("shape [{rows}, {columns}]: {e}"));
     let numbers = array.numbers(0..array.len());
     Ok(match array.header.element {
+        Element::F32 if array.is_little_endian() => {
+            // Written so that it becomes a copy.
+            let (words, _) = array.bytes(0..array.len()).as_chunks();
+            let read = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+            Matrix::F32(row_major(Array2::from_shape_vec(shape, read).map_err(odd)?))
+        }
         Element::F16 | Element::Bf16 | Element::F32 => {
             let read = Array2::from_shape_vec(shape, numbers.map(|x| x as f32).collect()).map_err(odd)?;
             Matrix::F32(row_major(read))

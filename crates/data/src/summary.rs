@@ -24,6 +24,8 @@ pub struct Summary {
     pub std: f64,
     /// Images per class.
     pub classes: Vec<(String, usize)>,
+    /// How many texts there are, and how many different ones, where images have texts.
+    pub captions: Option<[usize; 2]>,
     /// What was taken for granted, where the files do not say it.
     pub assumed: Vec<String>,
 }
@@ -51,6 +53,10 @@ impl Summary {
             duplicates: set.len() - seen.len(),
             mean,
             std: (squares as f64 / n - mean * mean).max(0.0).sqrt(),
+            captions: set.captions.as_ref().map(|captions| {
+                let texts = &captions.texts;
+                [texts.len(), texts.iter().collect::<HashSet<_>>().len()]
+            }),
             classes: counts.into_iter().map(|(l, n)| (class(l), n)).collect(),
             assumed: set.assumed.clone(),
         })
@@ -68,6 +74,9 @@ impl fmt::Display for Summary {
         writeln!(f, "  images      {} of {width}x{height} pixels, {kind}", self.count)?;
         writeln!(f, "  duplicates  {} (equal to the last bit; left out of training)", self.duplicates)?;
         write!(f, "  pixels      mean {:.2}, standard deviation {:.2} (of 0 to 255)", self.mean, self.std)?;
+        if let Some([texts, different]) = self.captions {
+            write!(f, "\n  captions    {texts}, {different} of them different")?;
+        }
         for assumed in &self.assumed {
             write!(f, "\n  assumed     {assumed}")?;
         }

@@ -1,6 +1,9 @@
 //! Formats, every kind of damage, and the laws of splits and batches.
 
+mod attributes;
 mod arrays;
+mod captions;
+mod latents;
 mod streams;
 
 use crate::batches::permutation;

@@ -93,7 +93,7 @@ fn absolute(path: &str) -> String {
 fn named(name: &str) -> Result<ModelConfig> {
     let path = Path::new(name);
     if !path.is_file() {
-        return Ok(preset(name)?);
+        return Ok(preset(name)?.into_network()?);
     }
     let text = std::fs::read(path).map_err(Error::io(path))?;
     let fields =

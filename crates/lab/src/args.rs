@@ -1,6 +1,7 @@
 //! Arguments of the command line.
 
 use crate::measure::{Audit, Metrics};
+use crate::sampling::Sample;
 use clap::{Args, Parser, Subcommand};
 use heldout_data::PixelRange;
 use heldout_lab::WeightsChoice;
@@ -53,22 +54,24 @@ pub(crate) enum Command {
     ///
     /// Every number stands beside the same against held-out rows, and beside what real data would score.
     Metrics(Metrics),
-    /// Sample images from a trained model, as PNG files and a grid
+    /// Sample images from a trained model or from a pipeline of diffusers, as PNG files and a grid
     ///
-    /// Takes the averaged weights of the newest checkpoint. Image i is a function of the seed and of i: asking for more
-    /// images leaves the first ones as they were.
+    /// Of a model trained here: takes the averaged weights of the newest checkpoint. Of a folder with model_index.json: what
+    /// it takes, a text (--prompt), a class (--class) or nothing, and images to follow (--control). Image i is a function of
+    /// the seed and of i: asking for more images leaves the first ones as they were.
     Sample(Sample),
     /// Run a model once on given tensors, to check it
     ///
     /// Reads a folder of diffusers or of ours, a safetensors file in the names of diffusers, the original DiT or ADM, or a
-    /// model of the hub by its name. The precision is that of `sample`. The output file holds `sample` and, with
-    /// --gradients, `grad.sample` and `grad.PARAMETER` of its mean square.
+    /// model of the hub by its name. The precision is that of `sample`. The output file holds `sample` of a network;
+    /// `reconstruction` and `moments` or `latents` of an autoencoder; `down_block_res_samples.I` and `mid_block_res_sample` of
+    /// a ControlNet; with --gradients `grad.sample` and `grad.PARAMETER` of its mean square.
     Forward(Forward),
     /// Say what a model is and what it costs: parameters, multiply-adds, memory, receptive field
     ///
-    /// MODEL is a preset, a model folder or file, a config.json, or the folder of a trained arm. Nothing is allocated for
-    /// presets. Presets: dit-s-2 to dit-xl-8, ddpm-cifar10, sd-1.5-unet, sd-2.1-unet, sdxl-unet and others; `heldout
-    /// describe list` prints them.
+    /// MODEL is a preset, a model folder or file (network, autoencoder or ControlNet), a config.json, the folder of a trained
+    /// arm, or a pipeline, of which each part is described. Nothing is allocated for presets. Presets: dit-s-2 to dit-xl-8,
+    /// ddpm-cifar10, sd-1.5-unet, sdxl-unet, vae-kl-f8, sd-1.5-controlnet and others; `heldout describe list` prints them.
     Describe(Describe),
     /// Say why a trained model stands where it stands: copier, underfitted, in a sharp minimum, or missing modes
     ///
@@ -76,10 +79,17 @@ pub(crate) enum Command {
     /// set, and how far the network looks. Of the weights: curvature of the loss and gradient noise scale. Of the final
     /// samples: classes that they miss. With --other the loss on the line between two models of one architecture.
     Diagnose(Diagnose),
+    /// Train an autoencoder for latents, and write it as a folder that diffusers opens
+    ///
+    /// Ends with autoencoder/ (its latents brought to unit variance, channel by channel), autoencoder.json (PSNR, SSIM and
+    /// error of training and of held-out images, and what the latents look like) and reconstructions.png. A recipe's table
+    /// latent = { autoencoder = "DIR" } then diffuses its latents. The same command goes on with a run that was cut.
+    TrainAutoencoder(TrainAutoencoder),
     /// Write a model as a folder that diffusers opens
     ///
     /// MODEL is the folder of a trained arm or one of its checkpoints, or a model in any layout that `forward` reads.
-    /// What diffusers has no class for keeps a class of ours.
+    /// What diffusers has no class for keeps a class of ours. With --pipeline an arm becomes a DDPMPipeline (a unet of images
+    /// that is told nothing) or a DiTPipeline (a dit of latents), which `heldout sample` and diffusers open.
     Export(Export),
     /// Make report.html again from the files of a run
     ///
@@ -209,32 +219,6 @@ pub(crate) struct Advise {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Sample {
-    /// Folder of an arm, as runs/quickstart/arms/small-seed0, or one of its checkpoints
-    pub(crate) model: PathBuf,
-    /// How many images
-    #[arg(long, default_value_t = 64)]
-    pub(crate) n: usize,
-    /// Where they go
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
-    /// Image i is a function of this seed and of i
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Another sampler or grid than the recipe's, as sample.sampler={kind="unipc",order=2}
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) sets: Vec<String>,
-    /// Sampling steps; the recipe's by default
-    #[arg(long)]
-    pub(crate) steps: Option<usize>,
-    #[command(flatten)]
-    pub(crate) weights: Weights,
-    /// cpu, or cuda; by default cuda where libtorch finds it
-    #[arg(long, value_parser = device)]
-    pub(crate) device: Option<Device>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Weights {
     /// Take the best checkpoint by this score, not the newest: generalization is the held-out loss, quality the distance of
     /// samples to held-out images
@@ -286,7 +270,7 @@ pub(crate) struct Forward {
 
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// A preset, a model folder or file, a config.json, or the folder of a trained arm
+    /// A preset, a model folder or file, a config.json, the folder of a trained arm or of a pipeline, or OWNER/NAME on the hub
     pub(crate) model: String,
     /// One JSON object
     #[arg(long)]
@@ -356,12 +340,34 @@ pub(crate) struct Diagnose {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TrainAutoencoder {
+    /// A recipe that ships (pixel-faces), or a path to a TOML file
+    #[arg(default_value = "pixel-faces")]
+    pub(crate) recipe: String,
+    /// A shipped or fetched data set, or a path to an IDX file or a folder of images
+    #[arg(long, value_name = "NAME_OR_PATH")]
+    pub(crate) data: Option<String>,
+    /// Set a key of the recipe, as in train.steps=500
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+    /// Folder of the run; runs/autoencoder-RECIPE by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// cpu, or cuda; by default cuda where libtorch finds it
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Export {
     /// Folder of an arm or one of its checkpoints; or a model folder or file, or OWNER/NAME on the hub
     pub(crate) model: String,
     /// Where the folder goes
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// A whole pipeline: with the scheduler of the arm's recipe and the autoencoder of its latents
+    #[arg(long)]
+    pub(crate) pipeline: bool,
     #[command(flatten)]
     pub(crate) weights: Weights,
     #[command(flatten)]

@@ -1,5 +1,8 @@
 //! One arm with one seed: data, training, evaluation.
 
+use crate::adapter::Bases;
+use crate::captioned::TextConditions;
+use crate::conditions::Side;
 use crate::evaluate::{Evaluated, evaluate};
 use crate::machine::peak_rss_bytes;
 use crate::monitor::{monitor, network};
@@ -9,9 +12,10 @@ use crate::recipe::Recipe;
 use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
+use crate::space::Space;
 use anyhow::{Context, Result, anyhow};
-use heldout_core::{Batch, BatchSource, Clock, Denoiser, Error, Observer, Persist, Preconditioned, stream};
-use heldout_data::{Batches, ImageSet, Split, find};
+use heldout_core::{Batch, BatchSource, Clock, Error, Observer, Persist, Preconditioned, stream};
+use heldout_data::{Batches, Examples, ImageSet, LatentCache, Split, find, matching};
 use heldout_features::FeaturesConfig;
 use heldout_train::{
     Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, Sink, TrainLogger, Training,
@@ -33,9 +37,26 @@ pub(crate) struct Arm<'a> {
     pub(crate) device: Device,
     set: Rc<ImageSet>,
     split: Split,
+    /// What the model works on.
+    pub(crate) space: Space,
     /// All training images `[N, C, H, W]` in `[-1, 1]`.
     pub(crate) train: Tensor,
     /// All held-out images.
+    pub(crate) held_out: Tensor,
+    /// Both in the space of the model.
+    pub(crate) in_space: Sets,
+    /// What the model is told of texts.
+    pub(crate) texts: Option<TextConditions>,
+    /// Where training batches come from, if not from the images.
+    latents: Option<Rc<LatentCache>>,
+    /// Where the bases of its adapter are; absent as long as they need not be there.
+    pub(crate) bases: Option<Bases>,
+}
+
+/// The two sets of real data.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    pub(crate) train: Tensor,
     pub(crate) held_out: Tensor,
 }
 
@@ -56,8 +77,9 @@ impl<'a> Arm<'a> {
         device: Device,
     ) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
-        let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
-        let [channels, height, width] = set.shape.map(|n| n as i64);
+        let split = split(&set, recipe, root)?;
+        let space = Space::of(recipe, set.shape.map(|n| n as i64), device)?;
+        let [channels, height, width] = space.shape;
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
         recipe.model.check_images(channels + mask, height, width).map_err(|e| e.within("model"))?;
         recipe
@@ -77,11 +99,33 @@ impl<'a> Arm<'a> {
         if recipe.model.out_channels() != needed {
             let why = if learned { " and a learned variance" } else { "" };
             let found = recipe.model.out_channels();
-            let reason = format!("{found} for images of {channels} channels{why}: {needed} are needed");
+            let what = if recipe.latent.is_some() { "latents" } else { "images" };
+            let reason = format!("{found} for {what} of {channels} channels{why}: {needed} are needed");
             return Err(anyhow!(Error::config("model.out_channels", reason)));
         }
         let (train, held_out) = (set.tensor(&split.train, device)?, set.tensor(&split.held_out, device)?);
-        let arm = Self { name, seed, recipe, device, set, split, train, held_out };
+        let latents = space.cached(recipe, &set, &split.train, seed, device)?.map(Rc::new);
+        let rows = recipe.sample.batch_size;
+        let in_space =
+            Sets { train: space.of_images(&train, rows), held_out: space.of_images(&held_out, rows) };
+        let told = |config| TextConditions::open(config, &recipe.model, (&set, &split), seed, device);
+        let texts = recipe.text.as_ref().map(told).transpose()?;
+        let bases = None;
+        let arm = Self {
+            name,
+            seed,
+            recipe,
+            device,
+            set,
+            split,
+            space,
+            train,
+            held_out,
+            in_space,
+            texts,
+            latents,
+            bases,
+        };
         arm.batches()?;
         Ok(arm)
     }
@@ -89,7 +133,8 @@ impl<'a> Arm<'a> {
     /// Puts together what a recipe alone cannot be checked for: techniques that look at the network or at files.
     pub(crate) fn check(&self) -> Result<()> {
         let RegularizationConfig { corruption, augment, penalty, .. } = &self.recipe.regularization;
-        if corruption.is_some() || !augment.is_empty() || !penalty.is_empty() {
+        let adapted = self.recipe.adapter.is_some();
+        if corruption.is_some() || !augment.is_empty() || !penalty.is_empty() || adapted {
             self.parts()?;
         }
         // A classifier is trained when the run begins; all others can be had, or not, now.
@@ -99,14 +144,14 @@ impl<'a> Arm<'a> {
         }
     }
 
-    /// `[C, H, W]` of the images.
+    /// `[C, H, W]` of what the model is given.
     pub(crate) fn shape(&self) -> [i64; 3] {
-        self.set.shape.map(|n| n as i64)
+        self.space.shape
     }
 
     /// The data set in a line.
     pub(crate) fn data_line(&self) -> String {
-        let ([c, h, w], set) = (self.shape(), &self.set);
+        let ([c, h, w], set) = (self.space.images, &self.set);
         let kind = if c == 1 { "grey" } else { "RGB" };
         let origin = set.origin.as_deref().map_or(String::new(), |o| format!("; {o}"));
         let duplicates = self.split.duplicates;
@@ -123,7 +168,8 @@ impl<'a> Arm<'a> {
 
     /// A batch of `size` training images, with labels where the model is told of them.
     pub(crate) fn batch_of(&self, size: usize) -> Result<Batch> {
-        let mut batch = self.batches_of(size)?.batch(Clock { step: 0, total: 1 })?;
+        let mut batch =
+            self.captioned(Box::new(self.batches_of(size)?))?.batch(Clock { step: 0, total: 1 })?;
         if self.recipe.model.classes() == 0 {
             batch.cond.label = None;
         }
@@ -138,7 +184,10 @@ impl<'a> Arm<'a> {
     }
 
     fn batches_of(&self, size: usize) -> Result<Batches> {
-        let (set, indices) = (self.set.clone(), self.split.train.clone());
+        let (set, indices): (Rc<dyn Examples>, Vec<usize>) = match &self.latents {
+            Some(latents) => (latents.clone(), (0..latents.len()).collect()),
+            None => (self.set.clone(), self.split.train.clone()),
+        };
         let seed = stream(self.seed, "data", 0, 0);
         Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
     }
@@ -153,7 +202,7 @@ impl<'a> Arm<'a> {
         let recipe = self.recipe;
         let validator = Validator {
             model: model.clone(),
-            sets: self.validation_sets(),
+            sets: self.validation_sets()?,
             every: recipe.validation.every,
             sink: sink.clone(),
             latest: None,
@@ -186,19 +235,15 @@ impl<'a> Arm<'a> {
     }
 
     /// As many images of both sets; a training set that is smaller is repeated, with fresh noise for each repetition.
-    fn validation_sets(&self) -> ValidationSets {
+    fn validation_sets(&self) -> heldout_core::Result<ValidationSets> {
         let n = (self.recipe.validation.images as i64).min(self.held_out.size()[0]);
-        let cycle = |images: &Tensor| {
-            let rows = Tensor::arange(n, (tch::Kind::Int64, self.device)).remainder(images.size()[0]);
-            images.index_select(0, &rows)
-        };
-        ValidationSets {
-            train: cycle(&self.train),
-            held_out: cycle(&self.held_out),
+        Ok(ValidationSets {
+            train: self.told(Side::Train, n)?,
+            held_out: self.told(Side::HeldOut, n)?,
             log_snr: self.recipe.validation.log_snr.clone(),
             batch: self.recipe.sample.batch_size as i64,
             seed: stream(self.seed, "validation", 0, 0),
-        }
+        })
     }
 
     /// Trains from the newest whole checkpoint in `run`, evaluates, and writes `arm.json`.
@@ -206,9 +251,11 @@ impl<'a> Arm<'a> {
         let folder = run.join("arms").join(format!("{}-seed{}", self.name, self.seed));
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
-        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.shape())?.as_bytes())?;
+        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.space.images)?.as_bytes())?;
+        self.texts.as_ref().map_or(Ok(()), |texts| texts.prompts.write(&folder))?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
-        let Parts { model, schedule, parameters, mut data, mut objective, mut update } = self.parts()?;
+        let Parts { model, adaptation, schedule, parameters, mut data, mut objective, mut update } =
+            self.parts()?;
         let kept = &self.recipe.checkpoint;
         let fingerprint = self.recipe.fingerprint(self.seed);
         let mut checkpoints =
@@ -248,7 +295,7 @@ impl<'a> Arm<'a> {
         let started = Instant::now();
         let evaluated = {
             let _guard = update.eval_weights();
-            evaluate(self, model.as_ref() as &dyn Denoiser, schedule, &folder)?
+            evaluate(self, (model.as_ref(), adaptation.as_ref()), schedule, &folder)?
         };
         let seconds = seconds + started.elapsed().as_secs_f64();
         let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
@@ -309,6 +356,8 @@ impl<'a> Arm<'a> {
             f_mem_floor_ci: [e.exact.floor.lower, e.exact.floor.upper],
             f_mem_copier: e.copier,
             f_mem_transformed: e.transformed,
+            latent: e.latent,
+            adapter: e.adapter,
             loss_train: mean(&train),
             loss_held_out: mean(&held_out),
             gap_by_level,
@@ -318,4 +367,22 @@ impl<'a> Arm<'a> {
             stopped,
         })
     }
+}
+
+/// Both sides of a data set, of which a filter leaves the images that it wants: each where it would be without one.
+fn split(set: &ImageSet, recipe: &Recipe, root: &Path) -> Result<Split> {
+    let mut split = Split::new(set, recipe.data.split).map_err(|e| e.within("data.split"))?;
+    let filter = &recipe.data.filter;
+    if filter.is_empty() {
+        return Ok(split);
+    }
+    let kept = matching(&find(&recipe.data.name, root)?, filter).map_err(|e| e.within("data"))?;
+    for (side, images) in [("training", &mut split.train), ("held-out", &mut split.held_out)] {
+        images.retain(|i| kept[*i]);
+        if images.is_empty() {
+            let reason = format!("{filter:?}: no {side} image is left, take more of them or another filter");
+            return Err(anyhow!(Error::config("data.filter", reason)));
+        }
+    }
+    Ok(split)
 }

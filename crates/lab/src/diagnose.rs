@@ -3,12 +3,13 @@
 mod table;
 
 use crate::arm::Arm;
+use crate::conditions::Side;
 use crate::dirs::project_root;
 use crate::recipe::Recipe;
-use crate::sample::{Opened, arm_folder, image_shape, open, recipe_of};
+use crate::sample::{Opened, arm_folder, open, recipe_of, space_of};
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
-use heldout_core::{Batch, Clock, Cond, Error, Input, NoiseSchedule, Params, Preconditioned, like, stream};
+use heldout_core::{Batch, Clock, Error, Input, NoiseSchedule, Params, Preconditioned, like, stream};
 use heldout_data::to_unit_range;
 use heldout_diagnosis::{
     Barrier, Curvature, CurvatureConfig, Labels, LevelDistance, LevelGap, ModeCoverage, NoiseScale,
@@ -107,21 +108,21 @@ pub fn diagnose(request: &DiagnoseRequest<'_>) -> Result<Diagnosis> {
     let recipe = recipe_of(&folder, &[])?;
     recipe.check()?;
     let arm = Arm::open("diagnosed", seed, &recipe, &project_root().join("datasets"), device)?;
-    if image_shape(&folder, &recipe)? != arm.shape() {
+    if space_of(&folder, &recipe, device)?.images != arm.space.images {
         let reason =
             format!("the model is of other images than {}: its data set has changed", recipe.data.name);
         return Err(anyhow!(Error::file(folder.join("shape.json"), reason)));
     }
-    let opened = open(&folder, path, &recipe, arm.shape(), weights, device)?;
-    let Opened { vars, model, loss, step } = opened;
+    let opened = open(&folder, path, &recipe, &arm.space, weights, device)?;
+    let Opened { vars, model, loss, step, .. } = opened;
     let (params, schedule) = (Params::of(&vars), loss.schedule.clone());
 
-    let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(images as i64));
-    let [train, held_out] = [&arm.train, &held_out].map(|x| Batch::new(x.shallow_clone(), Cond::default()));
+    let held_out = arm.told(Side::HeldOut, arm.held_out.size()[0].min(images as i64))?;
+    let train = arm.told(Side::Train, arm.train.size()[0])?;
     let rows = recipe.sample.batch_size as i64;
     let sets = PairedSets::new(&train, &held_out, grid(&recipe.validation.log_snr, levels), rows, seed)
         .map_err(|e| e.within("data.split"))?;
-    let copier = EmpiricalDenoiser::new(&arm.train, schedule.clone());
+    let copier = EmpiricalDenoiser::new(&arm.in_space.train, schedule.clone());
     let barrier = match request.other {
         Some(other) => Some(line(request, other, &recipe, &model, &params, &sets)?),
         None => None,
@@ -153,7 +154,7 @@ pub fn diagnose(request: &DiagnoseRequest<'_>) -> Result<Diagnosis> {
         n_held_out: held_out.len(),
         loss_gap: loss_gap(model.as_ref(), &sets)?,
         denoiser_distance: denoiser_distance(model.as_ref(), &copier, None, &sets)?,
-        receptive_field: fields(&model, schedule.as_ref(), &held_out.x_start, sets.log_snr(), seed),
+        receptive_field: fields(&model, schedule.as_ref(), &held_out, sets.log_snr(), seed),
         curvature,
         noise_scale,
         modes,
@@ -188,8 +189,8 @@ fn line(
             "was trained on another schedule or prediction: its weights mean another thing".to_owned(),
         );
     }
-    let shape = image_shape(&folder, &theirs)?;
-    let Opened { vars, .. } = open(&folder, path, &theirs, shape, request.weights, request.device)?;
+    let space = space_of(&folder, &theirs, request.device)?;
+    let Opened { vars, .. } = open(&folder, path, &theirs, &space, request.weights, request.device)?;
     let other = Params::of(&vars);
     let named = |p: &Params| p.named().map(|(name, t)| (name.to_owned(), t.size())).collect::<Vec<_>>();
     let (ours, others) = (named(params), named(&other));
@@ -205,11 +206,11 @@ fn line(
 fn fields(
     model: &Preconditioned,
     schedule: &dyn NoiseSchedule,
-    images: &Tensor,
+    images: &Batch,
     log_snr: &[f64],
     seed: u64,
 ) -> Vec<FieldSize> {
-    let x_start = images.narrow(0, 0, images.size()[0].min(FIELD_IMAGES));
+    let Batch { x_start, cond, .. } = images.narrow(0, images.len().min(FIELD_IMAGES));
     let at = |(i, log_snr): (usize, &f64)| {
         tch::manual_seed(stream(seed, "receptive field", i as u64, 0) as i64);
         let level = Tensor::full([x_start.size()[0]], *log_snr, (Kind::Double, x_start.device()));
@@ -219,7 +220,7 @@ fn fields(
             + like(&marginal.sigma, &x_start) * x_start.randn_like();
         let x = like(&scalings.c_in, &x_t) * x_t;
         let noise_level = scalings.c_noise.to_kind(x.kind());
-        let input = Input { x: &x, noise_level: &noise_level, cond: &Cond::default(), train: false };
+        let input = Input { x: &x, noise_level: &noise_level, cond: &cond, train: false };
         let field = receptive_field(model.backbone.as_ref(), input)?;
         let (side, support, radius) = (field.side(0.95), field.support(), field.radius(1.0));
         Some(FieldSize { log_snr: *log_snr, side, support, radius })

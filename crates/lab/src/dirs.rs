@@ -41,6 +41,11 @@ pub fn find_recipe(name: &str) -> Result<PathBuf> {
     find("recipe", name, recipes())
 }
 
+/// A recipe of an autoencoder by name or by path.
+pub fn find_autoencoder(name: &str) -> Result<PathBuf> {
+    find("autoencoder", name, toml_files(&project_root().join("recipes/autoencoders")))
+}
+
 fn find(what: &str, name: &str, known: Vec<(String, PathBuf)>) -> Result<PathBuf> {
     if let Some((_, path)) = known.iter().find(|(n, _)| n == name) {
         return Ok(path.clone());

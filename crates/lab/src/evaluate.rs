@@ -1,11 +1,13 @@
 //! The final evaluation of an arm: samples, copies, floor, copier.
 
+use crate::adapter::{Adaptation, AdapterResult, Samples, measure};
 use crate::arm::Arm;
-use crate::assemble::generate;
+use crate::assemble::{Told, generate, guided, rows_from, untold};
+use crate::conditions::SampleConditions;
 use crate::recipe::SampleConfig;
-use crate::result::FinalSamples;
+use crate::result::{FinalSamples, LatentCopies};
 use anyhow::Result;
-use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, stream};
+use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, Preconditioned, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_samplers::{SamplerConfig, Variance};
@@ -28,30 +30,45 @@ pub(crate) struct Evaluated {
     pub(crate) exact: Measurement,
     pub(crate) transformed: Measurement,
     pub(crate) copier: f64,
+    /// Of a model of latents.
+    pub(crate) latent: Option<LatentCopies>,
+    /// Of an adapter that looks at hints.
+    pub(crate) adapter: Option<AdapterResult>,
 }
 
 /// Samples with the weights as they are, measures, and writes `samples.png`, `final.safetensors` and `final.json`.
 pub(crate) fn evaluate(
     arm: &Arm<'_>,
-    model: &dyn Denoiser,
+    (model, adaptation): (&Preconditioned, Option<&Adaptation>),
     schedule: Rc<dyn NoiseSchedule>,
     folder: &Path,
 ) -> Result<Evaluated> {
     let (recipe, seed) = (arm.recipe, arm.seed);
-    let sample = |denoiser: &dyn Denoiser, config: &SampleConfig, n: u64| {
+    let (space, rows) = (&arm.space, recipe.sample.batch_size);
+    let sample = |denoiser: &dyn Denoiser, config: &SampleConfig, n: u64, told: &Told<'_>| {
         let seed = stream(seed, "final samples", 0, 0);
-        generate(denoiser, config, arm.shape(), 0..n, seed, arm.device)
+        generate(denoiser, config, (space, told), 0..n, seed, arm.device)
     };
-    let generated = sample(model, &recipe.sample, recipe.sample.samples as u64)?;
+    let told = arm.sample_conditions(recipe.sample.samples)?;
+    let denoiser = guided(model, &told, None)?;
+    let in_space =
+        sample(denoiser.as_ref(), &recipe.sample, recipe.sample.samples as u64, &|range| told.of(range))?;
+    let generated = space.to_images(&in_space, rows);
     let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
     let sets = FeatureSets { generated: &generated, train: &arm.train, held_out: &held_out };
     let metric = |copies| MemorizedFraction { copies, seed };
     let exact = metric(Copies::Exact).measure(&sets)?;
     let transformed = metric(Copies::Transformed).measure(&sets)?;
 
-    let copier = EmpiricalDenoiser::new(&arm.train, schedule);
-    let copies =
-        sample(&copier, &for_copier(&recipe.sample), COPIER_SAMPLES.min(recipe.sample.samples as u64))?;
+    let copier = EmpiricalDenoiser::new(&arm.in_space.train, schedule);
+    let copies = sample(
+        &copier,
+        &for_copier(&recipe.sample),
+        COPIER_SAMPLES.min(recipe.sample.samples as u64),
+        &untold,
+    )?;
+    // The autoencoder's images of the latents that it is a copy of: what it loses is no sign of novelty.
+    let copies = space.to_images(&copies, rows);
     let copier_sets = FeatureSets { generated: &copies, ..sets };
     let copier = metric(Copies::Exact).measure(&copier_sets)?.model.value;
 
@@ -60,7 +77,32 @@ pub(crate) fn evaluate(
     let theirs = metric(Copies::Exact).pairs(&shown, &arm.train)?;
     write_neighbours(arm, folder, (&generated, &ours), (&shown, &theirs))?;
     save_grid(&generated.narrow(0, 0, generated.size()[0].min(GRID)), &folder.join("samples.png"))?;
-    Ok(Evaluated { exact, transformed, copier })
+    let latent =
+        recipe.latent.is_some().then(|| latent_copies(arm, &in_space, &held_out, seed)).transpose()?;
+    let adapter = match adaptation.filter(|_| told.hints.is_some()) {
+        None => None,
+        Some(adaptation) => {
+            let n = recipe.sample.samples as u64;
+            let told = SampleConditions { hints: None, ..told.clone() };
+            let plain = sample(denoiser.as_ref(), &recipe.sample, n, &|range| told.of(range))?;
+            let plain = space.to_images(&plain, rows);
+            let samples = Samples { hinted: &generated, unconditional: &plain };
+            measure(arm, (model, adaptation), samples, &rows_from(&arm.held_out, 0, n as i64))?
+        }
+    };
+    Ok(Evaluated { exact, transformed, copier, latent, adapter })
+}
+
+/// Copies among latents, and among the autoencoder's own images of held-out ones.
+fn latent_copies(arm: &Arm<'_>, generated: &Tensor, held_out: &Tensor, seed: u64) -> Result<LatentCopies> {
+    let metric = MemorizedFraction { copies: Copies::Exact, seed };
+    let encoded = arm.in_space.held_out.narrow(0, 0, held_out.size()[0]);
+    let f_mem = metric.measure(&FeatureSets { generated, train: &arm.in_space.train, held_out: &encoded })?;
+    let seen = arm.space.to_images(&encoded, arm.recipe.sample.batch_size);
+    let autoencoder = metric.measure(&FeatureSets { generated: &seen, train: &arm.train, held_out })?;
+    let error = (&seen - held_out).square().mean(Kind::Double).double_value(&[]);
+    // Images span 2 from black to white.
+    Ok(LatentCopies { f_mem, autoencoder, psnr: 10.0 * (4.0 / error).log10() })
 }
 
 /// The copier has learned no variance: it takes that of a single training point, which is what it draws.

@@ -1,7 +1,8 @@
 //! Frozen networks whose features a model follows.
 
 use crate::assemble::{Assembled, model};
-use crate::sample::{arm_folder, recipe_of};
+use crate::sample::{arm_folder, bases_of, recipe_of};
+use crate::space::Space;
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
 use heldout_core::{Cond, Error, Preconditioned, Recorder, Site, like};
@@ -19,16 +20,17 @@ type Features = Box<dyn Fn(&Tensor) -> Tensor>;
 /// evaluated weights and the activation at `network_site`.
 pub(crate) fn frozen(
     config: &FeatureAlignmentConfig,
-    shape: [i64; 3],
+    space: &Space,
     device: Device,
 ) -> Result<FrozenFeatures> {
     let path = Path::new(&config.network);
     let function: Features = if path.is_file() {
         script(path, device)?
     } else {
-        let (network, site) = (teacher(path, shape, device)?, config.network_site);
+        let (network, site) = (teacher(path, space, device)?, config.network_site);
         Box::new(move |x| activation(&network, x, site))
     };
+    let shape = space.shape;
     let example = Tensor::zeros([1, shape[0], shape[1], shape[2]], (Kind::Float, device));
     let features = tch::no_grad(|| function(&example));
     let size = features.size();
@@ -53,11 +55,17 @@ fn script(path: &Path, device: Device) -> Result<Features> {
 }
 
 /// The evaluated weights of an arm, frozen.
-fn teacher(path: &Path, shape: [i64; 3], device: Device) -> Result<Rc<Preconditioned>> {
+fn teacher(path: &Path, space: &Space, device: Device) -> Result<Rc<Preconditioned>> {
     let arm = arm_folder(path).map_err(|e| anyhow!(Error::config("network", format!("{e:#}"))))?;
     let recipe = recipe_of(&arm, &[])?;
+    let shape = space.shape;
+    if recipe.text.is_some() {
+        let reason = format!("{}: is told of texts, without which it has no features", path.display());
+        return Err(anyhow!(Error::config("network", reason)));
+    }
     recipe.model.check_images(shape[0], shape[1], shape[2]).map_err(|e| e.within("network"))?;
-    let Assembled { mut vars, model, .. } = model(&recipe, shape, 0, device)?;
+    let bases = bases_of(&arm, &recipe)?;
+    let Assembled { mut vars, model, .. } = model(&recipe, space, (0, bases.as_ref()), device)?;
     WeightsChoice::default().restore(&arm, path, &recipe, &vars)?;
     vars.freeze();
     Ok(model)

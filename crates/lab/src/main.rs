@@ -2,18 +2,20 @@
 
 mod args;
 mod measure;
+mod sampling;
 
 use anyhow::Result;
-use args::{Cli, Command, CostArgs, Experiment, RunOptions, Sample, Train};
+use args::{Cli, Command, CostArgs, Experiment, RunOptions, Train, TrainAutoencoder};
 use clap::{CommandFactory, Parser};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
-    AuditDataRequest, Cost, CostRequest, DescribeRequest, DiagnoseRequest, ExportRequest, ForwardRequest,
-    Outcome, Request, RunResult, SampleRequest, Study, advise, audit_data, check, costs, describe, diagnose,
-    export, find_fragment, find_recipe, forward, fragments, free_folder, pilots, project_root, recipes,
-    resumed, run, sample, stop_step, write_report,
+    AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
+    DiagnoseRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, Study, advise, audit_data,
+    check, costs, describe_any, diagnose, export, find_autoencoder, find_fragment, find_recipe, forward,
+    fragments, free_folder, pilots, project_root, recipes, resumed, run, stop_step, train_autoencoder,
+    write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
@@ -90,15 +92,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Audit(a) => return a.run(),
         Command::Metrics(m) => return m.run(),
-        Command::Sample(s) => {
-            let device = s.device.unwrap_or_else(Device::cuda_if_available);
-            let Sample { model, n, out, seed, steps, sets, weights, .. } = s;
-            let weights = &weights.choice();
-            let request =
-                SampleRequest { model: &model, n, out: &out, seed, steps, sets: &sets, weights, device };
-            sample(&request)?;
-            println!("{}", out.join("grid.png").display());
-        }
+        Command::Sample(s) => s.run()?,
+        Command::TrainAutoencoder(t) => return train_an_autoencoder(t),
         Command::Forward(f) => {
             forward(&ForwardRequest {
                 model: &f.model,
@@ -115,7 +110,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             presets().iter().for_each(|name| println!("{name}"));
         }
         Command::Describe(d) => {
-            let described = describe(&DescribeRequest {
+            let described = describe_any(&DescribeRequest {
                 model: &d.model,
                 side: d.size,
                 tokens: d.tokens,
@@ -152,6 +147,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 weights: &e.weights.choice(),
                 variant: e.layout.variant.as_deref(),
                 head_channels: e.layout.head_channels,
+                pipeline: e.pipeline,
             })?;
             println!("{}: {class}", e.out.display());
         }
@@ -218,6 +214,42 @@ fn read(recipe: &str, fragments: &[String], mut sets: Vec<String>, seeds: &[u64]
 }
 
 /// Runs a recipe, or what `change` makes of it, and then `finish` on the run folder.
+/// A flag that the first signal sets; the second one ends the process.
+fn interruptible() -> Result<Arc<AtomicBool>> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        flag::register_conditional_shutdown(signal, code, interrupt.clone())?;
+        flag::register(signal, interrupt.clone())?;
+    }
+    Ok(interrupt)
+}
+
+fn train_an_autoencoder(t: TrainAutoencoder) -> Result<ExitCode> {
+    let mut sets = t.sets;
+    sets.extend(t.data.map(|d| format!("data.name={:?}", absolute(&d))));
+    let recipe = AutoencoderRecipe::read(&find_autoencoder(&t.recipe)?, &sets)?;
+    let folder =
+        t.out.unwrap_or_else(|| project_root().join("runs").join(format!("autoencoder-{}", recipe.name)));
+    let found = train_autoencoder(&AutoencoderRequest {
+        recipe: &recipe,
+        folder: &folder,
+        device: t.device.unwrap_or_else(Device::cuda_if_available),
+        interrupt: &*interruptible()?,
+    })?;
+    let Some(result) = found else {
+        eprintln!("interrupted; the state is saved. The same command goes on with {}", folder.display());
+        return Ok(ExitCode::from(130));
+    };
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["", "training images", "held-out images"]);
+    for ((name, train), (_, held_out)) in result.train.named().into_iter().zip(result.held_out.named()) {
+        table.add_row([name, format!("{train:.4}"), format!("{held_out:.4}")]);
+    }
+    println!("{table}\nlatents of training images:\n{}", result.latents);
+    println!("{}", folder.join("autoencoder").display());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn start(
     recipe: &str,
     options: RunOptions,
@@ -225,11 +257,7 @@ fn start(
     finish: impl FnOnce(&Study, &Path) -> Result<()>,
 ) -> Result<ExitCode> {
     let RunOptions { fragments, sets, seeds, out, resume, device } = options;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-        flag::register_conditional_shutdown(signal, code, interrupt.clone())?; // the second one ends it at once
-        flag::register(signal, interrupt.clone())?;
-    }
+    let interrupt = interruptible()?;
     let (study, folder) = match &resume {
         Some(folder) => (resumed(folder)?, folder.clone()),
         None => {
@@ -255,7 +283,12 @@ fn start(
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted => {
-            eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display());
+            match folder.join("recipe.toml").is_file() {
+                true => {
+                    eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display())
+                }
+                false => eprintln!("interrupted before the run began; the same command goes on"),
+            }
             Ok(ExitCode::from(130))
         }
     }

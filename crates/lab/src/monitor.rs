@@ -1,7 +1,7 @@
 //! The observer that draws samples while a model trains.
 
 use crate::arm::Arm;
-use crate::assemble::generate;
+use crate::assemble::{generate, guided};
 use crate::networks::build;
 use anyhow::Result;
 use heldout_core::{FeatureExtractor, Metric, Observer, Preconditioned, stream};
@@ -47,7 +47,7 @@ pub(crate) fn monitor(
         }
     };
     let monitor = MemorizationMonitor {
-        generate: samples(arm, model),
+        generate: samples(arm, model)?,
         samples: config.samples,
         every: config.every,
         train: arm.train.shallow_clone(),
@@ -79,10 +79,24 @@ pub(crate) fn network(arm: &Arm<'_>) -> Result<Option<Box<dyn FeatureExtractor>>
     Ok(Some(build(config, labelled, arm.device).map_err(|e| e.within("monitor"))?))
 }
 
-fn samples(arm: &Arm<'_>, model: Rc<Preconditioned>) -> Box<dyn Fn(usize) -> heldout_core::Result<Tensor>> {
+type Generate = Box<dyn Fn(usize) -> heldout_core::Result<Tensor>>;
+
+fn samples(arm: &Arm<'_>, model: Rc<Preconditioned>) -> Result<Generate> {
     let mut config = arm.recipe.sample.clone();
     config.steps = arm.recipe.monitor.sampling_steps;
-    let (shape, device) = (arm.shape(), arm.device);
+    let (space, device) = (arm.space.clone(), arm.device);
     let seed = stream(arm.seed, "monitor samples", 0, 0);
-    Box::new(move |n| generate(model.as_ref(), &config, shape, 0..n as u64, seed, device))
+    let told = arm.sample_conditions(arm.recipe.monitor.samples)?;
+    Ok(Box::new(move |n| {
+        let denoiser = guided(model.as_ref(), &told, None)?;
+        let samples = generate(
+            denoiser.as_ref(),
+            &config,
+            (&space, &|range| told.of(range)),
+            0..n as u64,
+            seed,
+            device,
+        )?;
+        Ok(space.to_images(&samples, config.batch_size))
+    }))
 }

@@ -1,18 +1,27 @@
 //! Recipes: TOML in, checked configuration out.
 
+mod tables;
+
+pub(crate) use tables::{apply_all, parse, read_table};
+
+use crate::adapter::{AdapterConfig, check_bases, with_base_model};
+use crate::captioned::{self, TextConfig};
 use crate::regularization::RegularizationConfig;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::space::LatentConfig;
+use anyhow::{Result, bail};
 use heldout_core::{Error, NoiseSchedule, Parameterization};
-use heldout_data::SplitConfig;
+use heldout_data::{AttributeFilter, SplitConfig};
 use heldout_features::FeaturesConfig;
 use heldout_metrics::FeatureMetric;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tables::{merge, take, with_fragments};
 use tch::{Device, Tensor, nn};
 use toml::{Table, Value};
 
@@ -22,7 +31,16 @@ use toml::{Table, Value};
 pub struct Recipe {
     /// What is trained on.
     pub data: DataConfig,
-    /// The network.
+    /// Latents of images instead of pixels; pixels if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<LatentConfig>,
+    /// What is trained beside a base that keeps its weights; the network itself if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterConfig>,
+    /// Texts as conditions; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextConfig>,
+    /// The network; that of the base, which then need not be written, where an adapter names its base by a path.
     pub model: ModelConfig,
     /// The forward process.
     pub schedule: NoiseScheduleConfig,
@@ -51,6 +69,9 @@ pub struct DataConfig {
     pub name: String,
     /// How it is divided.
     pub split: SplitConfig,
+    /// Of both sides those images alone whose attributes are these; `any` is every value but none. All if absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub filter: AttributeFilter,
 }
 
 /// The loss.
@@ -178,6 +199,10 @@ impl Recipe {
         };
         self.model.check().map_err(|e| e.within("model"))?;
         self.check_conditions()?;
+        self.latent.as_ref().map_or(Ok(()), LatentConfig::check).map_err(|e| e.within("latent"))?;
+        if let Some(adapter) = &self.adapter {
+            adapter.check(self).map_err(|e| e.within("adapter"))?;
+        }
         let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         self.check_levels(loss.schedule.as_ref())?;
         positive("train.steps", self.train.steps)?;
@@ -238,18 +263,23 @@ impl Recipe {
         Err(Error::config("model.time_embedding", reason))
     }
 
-    /// A recipe trains on labels at most, and validates and samples without them: a model must have a null class for that.
+    /// A recipe trains on texts and labels at most, and validates and samples without labels: a model must have a null class
+    /// for that.
     fn check_conditions(&self) -> heldout_core::Result<()> {
-        let example = self.model.example(1, None, 1)?;
+        let mut conditions = self.model.example(1, None, 1)?.conditions;
+        if let Some(text) = &self.text {
+            text.check(&self.model).map_err(|e| e.within("text"))?;
+            conditions.retain(|(name, _)| *name != captioned::CONTEXT);
+        }
         let transformer = matches!(self.model, ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_));
         let has_null = self.regularization.null_class();
-        match example.conditions.first() {
+        match conditions.first() {
             Some((name, _)) if *name == "class_labels" && has_null == Some(self.model.classes() - 1) => {
                 Ok(())
             }
             Some((name, _)) if !transformer => {
                 let reason = format!(
-                    "needs {name}, which recipes do not give: leave it out, use a dit, which has a null class, or drop labels to the last class with \
+                    "needs {name}, which this recipe does not give: for texts add a table `text`; leave it out, use a dit, which has a null class, or drop labels to the last class with \
                      regularization.augment label_dropout"
                 );
                 Err(Error::config("model", reason))
@@ -335,131 +365,12 @@ impl Study {
             }
             let mut merged = Value::Table(base.clone());
             merge(&mut merged, change);
+            with_base_model(&mut merged)?;
             let recipe: Recipe = parse(merged)?;
             recipe.check()?;
+            check_bases(&recipe, &found)?;
             found.push((arm, recipe));
         }
         Ok(Self { name, question, seeds, arms: found, resolved })
     }
-}
-
-fn with_fragments(mut table: Table, fragments: &[PathBuf], sets: &[String]) -> Result<Table> {
-    let own = table.get("regularization").cloned();
-    let mut lists = Table::new();
-    for fragment in fragments {
-        let change = read_table(fragment)?;
-        join_lists(&mut lists, change.get("regularization"));
-        let mut merged = Value::Table(table);
-        merge(&mut merged, Value::Table(change));
-        table = merged.try_into()?;
-    }
-    join_lists(&mut lists, own.as_ref());
-    if !fragments.is_empty() {
-        table.insert("regularization".to_owned(), Value::Table(lists));
-    }
-    apply_all(&mut table, sets)?;
-    Ok(table)
-}
-
-fn read_table(path: &Path) -> Result<Table> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    toml::from_str(&text).map_err(|e| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
-        let reason = format!("line {line}: {}", e.message().lines().next().unwrap_or_default());
-        anyhow!(Error::file(path, reason))
-    })
-}
-
-/// Puts what `behind` lists under a key after what is listed there already.
-fn join_lists(lists: &mut Table, behind: Option<&Value>) {
-    for (key, value) in behind.and_then(Value::as_table).into_iter().flatten() {
-        match (lists.get_mut(key), value) {
-            (Some(Value::Array(first)), Value::Array(rest)) => first.extend(rest.iter().cloned()),
-            (Some(_), _) => {}
-            (None, value) => drop(lists.insert(key.clone(), value.clone())),
-        }
-    }
-}
-
-fn take<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<T> {
-    let value = table.remove(key).ok_or_else(|| anyhow!(Error::config(key, "is missing")))?;
-    T::deserialize(value).map_err(|e| anyhow!(Error::config(key, one_line(e.message()))))
-}
-
-/// Reads a recipe; an error names the whole path of the key.
-pub(crate) fn parse<T: DeserializeOwned>(value: Value) -> Result<T> {
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let path = e.path().to_string();
-        let path = if path == "." { "recipe".to_owned() } else { path };
-        anyhow!(Error::config(path, one_line(e.inner().message())))
-    })
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
-}
-
-fn parse_value(text: &str) -> Value {
-    let table = toml::from_str::<Table>(&format!("value = {text}")).ok();
-    table.and_then(|mut t| t.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
-/// Applies `KEY=VALUE`, one after the other.
-pub(crate) fn apply_all(table: &mut Table, sets: &[String]) -> Result<()> {
-    sets.iter().try_for_each(|set| {
-        let (key, value) = set.split_once('=').ok_or_else(|| {
-            anyhow!(Error::config(format!("--set {set}"), "is not KEY=VALUE, as in train.steps=100"))
-        })?;
-        apply(table, key, parse_value(value))
-    })
-}
-
-/// Sets `key` (dotted) to `value`; where the key is one of the base, the arms lose their say in it.
-fn apply(table: &mut Table, key: &str, value: Value) -> Result<()> {
-    let path: Vec<&str> = key.split('.').collect();
-    if path.iter().any(|part| part.is_empty()) {
-        bail!(Error::config(format!("--set {key}"), "is not a dotted key, as train.steps"));
-    }
-    if path[0] != "arms"
-        && let Some(Value::Table(arms)) = table.get_mut("arms")
-    {
-        arms.iter_mut().for_each(|(_, change)| forget(change, &path));
-    }
-    let mut place = table;
-    for part in &path[..path.len() - 1] {
-        let next = place.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
-        place = next.as_table_mut().ok_or_else(|| {
-            anyhow!(Error::config(format!("--set {key}"), format!("`{part}` is not a table")))
-        })?;
-    }
-    place.insert(path[path.len() - 1].to_owned(), value);
-    Ok(())
-}
-
-fn forget(value: &mut Value, path: &[&str]) {
-    if let (Some(table), [first, rest @ ..]) = (value.as_table_mut(), path) {
-        match rest {
-            [] => drop(table.remove(*first)),
-            _ => table.get_mut(*first).into_iter().for_each(|inner| forget(inner, rest)),
-        }
-    }
-}
-
-/// Tables are merged key by key, anything else is replaced; so is a table whose `kind` changes.
-fn merge(into: &mut Value, change: Value) {
-    match (into, change) {
-        (Value::Table(into), Value::Table(change)) if !changes_kind(into, &change) => {
-            for (key, value) in change {
-                match into.get_mut(&key) {
-                    Some(old) => merge(old, value),
-                    None => drop(into.insert(key, value)),
-                }
-            }
-        }
-        (into, change) => *into = change,
-    }
-}
-
-fn changes_kind(into: &Table, change: &Table) -> bool {
-    change.get("kind").is_some_and(|kind| into.get("kind") != Some(kind))
 }

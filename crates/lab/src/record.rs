@@ -10,6 +10,7 @@
 //! arms/<arm>-seed<seed>/
 //!   arm.toml                     the arm's recipe: what `heldout sample` rebuilds the model from
 //!   shape.json                   [C, H, W] of its images
+//!   prompts.json                 what its samples show, of a model that is told of texts
 //!   checkpoints/step-00000600/   see heldout-train
 //!   samples.png                  a grid of the final samples
 //!   final.safetensors            u8 [n, C, H, W]: what FinalSamples measures

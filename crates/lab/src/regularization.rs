@@ -2,19 +2,18 @@
 
 use crate::recipe::{Recipe, TrainConfig};
 use heldout_core::{
-    BatchSource, Curve, Denoiser, DenoisingPenalty, Error, NoiseSchedule, NoiseSource, Params, Result,
+    Batch, BatchSource, Curve, Denoiser, DenoisingPenalty, Error, NoiseSchedule, NoiseSource, Params, Result,
     TimeSampler, Update,
 };
 use heldout_regularization::{
     Ambient, AmbientConfig, AugmentTechnique, Augmented, Gaussian, GradientTechnique, HeldOutLoss,
-    NoiseTechnique, PenaltyConfig, PenaltyContext, PenaltyTerm, SwaConfig, SwaRate, TimesTechnique,
-    WeightsTechnique, build_gradient, build_update,
+    NoiseTechnique, PenaltyConfig, PenaltyContext, PenaltyTerm, SwaConfig, SwaRate, TextAlignmentConfig,
+    TimesTechnique, WeightsTechnique, build_gradient, build_update,
 };
 use heldout_schedules::Prediction;
 use heldout_train::{Backprop, OptimizerStep, ValidationSets, validation_loss};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
-use tch::Tensor;
 
 /// Techniques by the value that they change; in each list the first is the innermost, or acts first.
 ///
@@ -64,6 +63,9 @@ impl RegularizationConfig {
         let mut critics = 0;
         for (i, penalty) in self.penalty.iter().enumerate() {
             penalty.check().map_err(at("penalty", i))?;
+            if let PenaltyTerm::TextAlignment(config) = &penalty.term {
+                self.check_text_alignment(recipe, config).map_err(at("penalty", i))?;
+            }
             critics += usize::from(matches!(penalty.term, PenaltyTerm::Adversarial(_)));
             if critics > 1 {
                 let reason =
@@ -74,6 +76,22 @@ impl RegularizationConfig {
         build_gradient(&self.gradient, Box::new(Backprop), rows)?;
         let mut weights = self.weights.iter().enumerate();
         weights.try_for_each(|(i, technique)| technique.check(rows).map_err(at("weights", i)))
+    }
+
+    /// An alignment with texts needs some, and examples have vectors of one CLIP.
+    fn check_text_alignment(&self, recipe: &Recipe, config: &TextAlignmentConfig) -> Result<()> {
+        if recipe.text.is_none() {
+            let reason = "text_alignment: needs a table `text`, and captions beside the images";
+            return Err(Error::config("term.kind", reason));
+        }
+        match self.text_alignment() {
+            Some(first) if first.clip != config.clip => {
+                let reason =
+                    format!("{}: the first alignment has another, {}: use one", config.clip, first.clip);
+                Err(Error::config("term.clip", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_corruption(&self, recipe: &Recipe) -> Result<()> {
@@ -104,6 +122,14 @@ impl RegularizationConfig {
     pub(crate) fn check_shape(&self, shape: [i64; 3]) -> Result<()> {
         let mut augment = self.augment.iter().enumerate();
         augment.try_for_each(|(i, technique)| technique.check(shape).map_err(at("augment", i)))
+    }
+
+    /// The first alignment with texts.
+    pub(crate) fn text_alignment(&self) -> Option<&TextAlignmentConfig> {
+        self.penalty.iter().find_map(|penalty| match &penalty.term {
+            PenaltyTerm::TextAlignment(config) => Some(config),
+            _ => None,
+        })
     }
 
     /// Class that stands for none, where labels are dropped on the way to the network.
@@ -138,11 +164,11 @@ impl RegularizationConfig {
         &self,
         plain: Box<dyn TimeSampler>,
         schedule: &Rc<dyn NoiseSchedule>,
-        held_out: impl Fn() -> HeldOutLoss,
+        held_out: impl Fn() -> Result<HeldOutLoss>,
     ) -> Result<Box<dyn TimeSampler>> {
         let mut techniques = self.times.iter().enumerate();
         techniques.try_fold(plain, |inner, (i, technique)| {
-            technique.wrap(inner, schedule, Some(held_out())).map_err(at("times", i))
+            technique.wrap(inner, schedule, Some(held_out()?)).map_err(at("times", i))
         })
     }
 
@@ -185,13 +211,7 @@ impl RegularizationConfig {
 }
 
 /// Mean held-out loss of `model` at given noise levels, for a curriculum: with the weights as they are.
-pub(crate) fn held_out_loss(
-    model: Rc<dyn Denoiser>,
-    images: &Tensor,
-    batch: usize,
-    seed: u64,
-) -> HeldOutLoss {
-    let images = images.shallow_clone();
+pub(crate) fn held_out_loss(model: Rc<dyn Denoiser>, images: Batch, batch: usize, seed: u64) -> HeldOutLoss {
     HeldOutLoss(Box::new(move |log_snr| {
         let sets = ValidationSets {
             train: images.shallow_clone(),

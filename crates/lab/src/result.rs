@@ -1,5 +1,6 @@
 //! What a run ends with: `arm.json`, `final.json`, `result.json`.
 
+use crate::adapter::AdapterResult;
 use heldout_core::Measurement;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,12 @@ pub struct ArmResult {
     pub f_mem_copier: f64,
     /// Memorised fraction, with its floor, where flipped and shifted training images count as the image.
     pub f_mem_transformed: Measurement,
+    /// Of a model of latents: which of autoencoder and diffusion copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<LatentCopies>,
+    /// Of an adapter that looks at hints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterResult>,
     /// Mean over noise levels of the denoising loss on training images (averaged weights).
     pub loss_train: f64,
     /// The same on held-out images.
@@ -56,6 +63,18 @@ pub struct ArmResult {
     /// Why it ended before its last step, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+}
+
+/// Whether the autoencoder or the diffusion of a latent model copies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatentCopies {
+    /// Memorised fraction among latents, with its floor.
+    pub f_mem: Measurement,
+    /// Memorised fraction of the autoencoder's own images of held-out ones, beside that of the held-out images: above it, the
+    /// autoencoder turns new images into training images.
+    pub autoencoder: Measurement,
+    /// Peak signal-to-noise ratio of those images, in dB.
+    pub psnr: f64,
 }
 
 /// Losses at one noise level.

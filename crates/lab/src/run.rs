@@ -1,5 +1,6 @@
 //! A study from its recipe to its report.
 
+use crate::adapter::{AdapterResult, Bases};
 use crate::arm::{Arm, ArmEnding};
 use crate::dirs::project_root;
 use crate::machine::{machine, versions};
@@ -46,6 +47,11 @@ pub enum Outcome {
 pub fn run(request: &Request<'_>) -> Result<Outcome> {
     let Request { study, folder, .. } = request;
     let root = project_root().join("datasets");
+    for latent in study.arms.iter().filter_map(|(_, recipe)| recipe.latent.as_ref()) {
+        if !latent.prepare(request.device, request.interrupt)? {
+            return Ok(Outcome::Interrupted);
+        }
+    }
     let open = |(name, recipe): &'_ (String, Recipe), seed: u64| -> Result<String> {
         let arm = Arm::open(name, seed, recipe, &root, request.device)?;
         if !request.resume {
@@ -68,7 +74,9 @@ pub fn run(request: &Request<'_>) -> Result<Outcome> {
                 bar.skip(recipe.train.steps);
                 continue;
             }
-            let arm = Arm::open(name, *seed, recipe, &root, request.device)?;
+            let mut arm = Arm::open(name, *seed, recipe, &root, request.device)?;
+            let own = folder.join("arms").join(format!("{name}-seed{seed}"));
+            arm.bases = recipe.adapter.as_ref().map(|adapter| Bases::new(adapter, &own, *seed));
             match arm.run(folder, &bar, request.interrupt)? {
                 ArmEnding::Done(result) => results.push(*result),
                 ArmEnding::Interrupted => {
@@ -130,6 +138,8 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 /// Parses nothing new: builds every object of every arm and runs one step, its evaluation and its report, in a folder of
 /// its own that is removed.
 pub fn check(study: &Study, device: Device) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("heldout-check-{}", std::process::id()));
+    let kept = folder.with_extension("cache");
     let mut small = study.clone();
     small.seeds.truncate(1);
     for (_, recipe) in &mut small.arms {
@@ -137,8 +147,10 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
         recipe.validation.images = recipe.validation.images.min(8);
         recipe.sample.samples = recipe.sample.samples.min(4);
         recipe.sample.steps = recipe.sample.steps.min(2);
+        if let Some(latent) = &mut recipe.latent {
+            (latent.autoencoder_steps, latent.cache) = (Some(1), Some(kept.clone()));
+        }
     }
-    let folder = std::env::temp_dir().join(format!("heldout-check-{}", std::process::id()));
     let request = Request {
         study: &small,
         folder: &folder,
@@ -148,7 +160,9 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
         interrupt: &AtomicBool::new(false),
     };
     let outcome = run(&request);
-    let _ = fs::remove_dir_all(&folder); // a leftover in the temporary folder must not hide the outcome
+    for leftover in [&folder, &kept] {
+        let _ = fs::remove_dir_all(leftover); // in the temporary folder: it must not hide the outcome
+    }
     outcome.map(|_| ())
 }
 
@@ -173,6 +187,11 @@ fn verdict(study: &Study, results: &[ArmResult]) -> String {
         };
         let n = recipe.data.split.n_train;
         clauses.push(format!("from {n} images it {does} (f_mem {f_mem:.2}, floor {floor:.2})"));
+        if results.iter().any(|r| r.name == *name && r.adapter.is_some()) {
+            let f1 = |of: fn(&AdapterResult) -> f64| mean(&|r| r.adapter.as_ref().map_or(0.0, of), name);
+            let (ours, theirs) = (f1(|a| a.edge_f1), f1(|a| a.edge_f1_unconditional));
+            clauses.push(format!("with {name} its edges are where they should be with F1 {ours:.2}, without with {theirs:.2}"));
+        }
     }
     let answer = match (study.arms.len(), copies && makes) {
         (1, _) => "",

@@ -1,17 +1,22 @@
 //! Sampling from a trained model.
 
-use crate::assemble::{Assembled, Loss, generate, model};
+use crate::adapter::{Adaptation, Bases, Hints, control_hint};
+use crate::assemble::{Assembled, Loss, generate, guided, model};
+use crate::captioned::Prompts;
+use crate::clip::{Clip, ClipRequest};
+use crate::conditions::SampleConditions;
 use crate::evaluate::{save_grid, save_png};
 use crate::recipe::{Recipe, apply_all, parse};
+use crate::space::Space;
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
-use heldout_core::{Error, Preconditioned};
+use heldout_core::{Denoiser, Error, Preconditioned};
 use heldout_data::to_bytes;
 use heldout_weights::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tch::{Device, nn};
+use tch::{Device, Tensor, nn};
 
 /// What to sample.
 #[derive(Debug)]
@@ -28,6 +33,15 @@ pub struct SampleRequest<'a> {
     pub sets: &'a [String],
     /// Sampling steps; those of the recipe if absent.
     pub steps: Option<usize>,
+    /// Images that an arm with a control adapter follows, one after the other: its hints are computed from them.
+    pub control: &'a [PathBuf],
+    /// Texts that samples show, one after another, of an arm that was trained with texts; those that the run has left if
+    /// there are none. Guidance by a CLIP draws samples of any arm to them.
+    pub prompts: &'a [String],
+    /// Strength of classifier-free guidance; that of the recipe if absent.
+    pub guidance: Option<f64>,
+    /// A CLIP that draws samples to the texts.
+    pub clip: Option<ClipRequest<'a>>,
     /// Which of the arm's weights.
     pub weights: &'a WeightsChoice,
     /// Where tensors live.
@@ -36,7 +50,7 @@ pub struct SampleRequest<'a> {
 
 /// Writes `00000.png`, .. and `grid.png`.
 pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
-    let SampleRequest { model: path, n, out, seed, steps, sets, weights, device } = *request;
+    let SampleRequest { model: path, n, out, seed, steps, sets, weights, device, .. } = *request;
     if n == 0 || steps == Some(0) {
         return Err(anyhow!(Error::config("--n, --steps", "0: at least 1 is needed")));
     }
@@ -48,12 +62,20 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let mut recipe = recipe_of(&arm, sets)?;
     recipe.sample.steps = steps.unwrap_or(recipe.sample.steps);
     recipe.check()?;
-    let shape = image_shape(&arm, &recipe)?;
-    let Opened { model, .. } = open(&arm, path, &recipe, shape, weights, device)?;
+    let space = space_of(&arm, &recipe, device)?;
+    let Opened { model, .. } = open(&arm, path, &recipe, &space, weights, device)?;
+    let (told, clip) = conditions(request, &arm, &recipe, &space)?;
+    let denoiser = guided(model.as_ref(), &told, request.guidance)?;
+    let by_clip = clip.map(|(clip, asked)| {
+        clip.guided(&asked, denoiser.as_ref() as &dyn Denoiser, space.autoencoder(), seed)
+    });
+    let denoiser = by_clip.as_ref().map_or(denoiser.as_ref(), |by_clip| by_clip as &dyn Denoiser);
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = || -> Result<()> {
-        let images = generate(model.as_ref(), &recipe.sample, shape, 0..n as u64, seed, device)?;
+        let told = |range| told.of(range);
+        let samples = generate(denoiser, &recipe.sample, (&space, &told), 0..n as u64, seed, device)?;
+        let images = space.to_images(&samples, recipe.sample.batch_size);
         let bytes = to_bytes(&images).to_device(Device::Cpu);
         (0..n).try_for_each(|i| save_png(&bytes.get(i as i64), &out.join(format!("{i:05}.png"))))?;
         save_grid(&images, &out.join("grid.png"))
@@ -65,11 +87,43 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     })
 }
 
+/// What samples are told, and the CLIP that they are drawn by.
+fn conditions<'a>(
+    request: &SampleRequest<'a>,
+    arm: &Path,
+    recipe: &Recipe,
+    space: &Space,
+) -> Result<(SampleConditions, Option<(Clip, ClipRequest<'a>)>)> {
+    let SampleRequest { prompts: texts, guidance, clip, device, .. } = *request;
+    let fail = |flag: &str, reason: &str| Err(anyhow!(Error::config(flag, reason)));
+    let prompts = match &recipe.text {
+        Some(config) => Some(Prompts::read(config, arm, texts, device)?),
+        None if guidance.is_some() => return fail("--guidance", "the arm was trained without texts"),
+        None if clip.is_none() && !texts.is_empty() => {
+            return fail("--prompt", "the arm was trained without texts: leave it out, or give --clip");
+        }
+        None if clip.is_some() && texts.is_empty() => {
+            return fail("--clip", "needs --prompt: a text that the images are drawn to");
+        }
+        None => None,
+    };
+    let hints = controls(recipe, space, request.control, device)?;
+    let mut told = SampleConditions { hints, prompts, targets: None };
+    let Some(asked) = clip else { return Ok((told, None)) };
+    asked.check()?;
+    let clip = Clip::open(asked.folder, device)?;
+    let shown = told.prompts.as_ref().map_or(texts, Prompts::texts);
+    told.targets = Some(clip.embeddings("--prompt", shown)?);
+    Ok((told, Some((clip, asked))))
+}
+
 /// A trained model with what it was trained by.
 pub(crate) struct Opened {
     pub(crate) vars: nn::VarStore,
     pub(crate) model: Rc<Preconditioned>,
     pub(crate) loss: Loss,
+    /// Of a recipe with an adapter.
+    pub(crate) adaptation: Option<Adaptation>,
     /// Steps that its checkpoint had done.
     pub(crate) step: u64,
 }
@@ -79,11 +133,13 @@ pub(crate) fn open(
     arm: &Path,
     path: &Path,
     recipe: &Recipe,
-    shape: [i64; 3],
+    space: &Space,
     weights: &WeightsChoice,
     device: Device,
 ) -> Result<Opened> {
-    let Assembled { vars, model, mut loss } = model(recipe, shape, 0, device)?;
+    let bases = bases_of(arm, recipe)?;
+    let made = model(recipe, space, (0, bases.as_ref()), device)?;
+    let Assembled { vars, model, mut loss, adaptation } = made;
     let mut loaded = weights.restore(arm, path, recipe, &vars)?;
     let mut times = loaded.state.unnest("objective").unnest("times"); // the pace of a dynamic schedule
     loop {
@@ -94,7 +150,32 @@ pub(crate) fn open(
         times = inner;
     }
     loss.times.load_state(times)?;
-    Ok(Opened { vars, model, loss, step: loaded.step })
+    Ok(Opened { vars, model, loss, adaptation, step: loaded.step })
+}
+
+/// The bases of an arm with an adapter.
+pub(crate) fn bases_of(arm: &Path, recipe: &Recipe) -> Result<Option<Bases>> {
+    recipe.adapter.is_some().then(|| Bases::read(arm)).transpose()
+}
+
+/// The hints of images, `[n, c, H, W]`, for an arm whose adapter looks at some.
+fn controls(recipe: &Recipe, space: &Space, images: &[PathBuf], device: Device) -> Result<Option<Tensor>> {
+    let hints = Hints::of(recipe.adapter.as_ref());
+    match (hints, images) {
+        (None, []) => Ok(None),
+        (None, _) => {
+            let reason = "the arm follows no images: it has no control_net, t2i or decoupled adapter";
+            Err(anyhow!(Error::config("--control", reason)))
+        }
+        (Some(_), []) => {
+            let reason = "the arm follows images: name one, of which its hint is computed";
+            Err(anyhow!(Error::config("--control", reason)))
+        }
+        (Some(hints), _) => {
+            let all = images.iter().map(|path| control_hint(&hints, path, space.images, device));
+            Ok(Some(Tensor::cat(&all.collect::<Result<Vec<_>>>()?, 0)))
+        }
+    }
 }
 
 /// The recipe of an arm, with `sets` applied.
@@ -111,6 +192,10 @@ pub(crate) fn recipe_of(arm: &Path, sets: &[String]) -> Result<Recipe> {
 pub(crate) fn trained(path: &Path, weights: &WeightsChoice, device: Device) -> Result<Model> {
     let arm = arm_folder(path)?;
     let recipe = recipe_of(&arm, &[])?;
+    if recipe.adapter.is_some() {
+        let reason = "is an adapter, not a network: name the folder of its base";
+        return Err(anyhow!(Error::file(arm, reason)));
+    }
     let model = Model::fresh(recipe.model.clone(), device)?;
     weights.restore(&arm, path, &recipe, &model.vars)?;
     Ok(model)
@@ -126,11 +211,12 @@ pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The samples that the run left say how large its images are.
-pub(crate) fn image_shape(arm: &Path, recipe: &Recipe) -> Result<[i64; 3]> {
-    let path = arm.join("shape.json");
-    let shape: [i64; 3] = crate::run::read_json(&path)?;
+/// What a trained model works on; the run has left how large its images are.
+pub(crate) fn space_of(arm: &Path, recipe: &Recipe, device: Device) -> Result<Space> {
+    let images: [i64; 3] = crate::run::read_json(&arm.join("shape.json"))?;
+    let space = Space::of(recipe, images, device)?;
     let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
-    recipe.model.check_images(shape[0] + mask, shape[1], shape[2])?;
-    Ok(shape)
+    let [channels, height, width] = space.shape;
+    recipe.model.check_images(channels + mask, height, width)?;
+    Ok(space)
 }

@@ -148,6 +148,10 @@ fn scalars(event: &Event) -> Vec<(String, f64)> {
         Event::Quality { metric, value, floor, .. } => {
             vec![(format!("quality/{metric}"), *value), (format!("quality/{metric}_floor"), *floor)]
         }
+        Event::Reconstruction { metric, train, held_out } => vec![
+            (format!("reconstruction/{metric}_train"), *train),
+            (format!("reconstruction/{metric}_held_out"), *held_out),
+        ],
         Event::Note { .. } => Vec::new(),
     }
 }

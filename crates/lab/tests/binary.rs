@@ -1,15 +1,23 @@
 //! The binary as a user meets it: runs, kills, resumes, and bad input.
 
+#[path = "binary/adapters.rs"]
+mod adapters;
 #[path = "binary/audit_data.rs"]
 mod audit_data;
 #[path = "binary/diagnose.rs"]
 mod diagnose;
+#[path = "binary/latent.rs"]
+mod latent;
 #[path = "binary/measure.rs"]
 mod measure;
 #[path = "binary/models.rs"]
 mod models;
+#[path = "binary/pipelines.rs"]
+mod pipelines;
 #[path = "binary/techniques.rs"]
 mod techniques;
+#[path = "binary/texts.rs"]
+mod texts;
 
 use serde_json::Value;
 use std::fs;
@@ -436,7 +444,13 @@ fn the_recipes_that_ship_build_and_run() {
     let place = Place::new();
     let listed = place.succeed(&["experiment", "--list"]);
     assert!(listed.contains("quickstart"), "{listed}");
-    place.succeed(&["experiment", "quickstart", "--check"]);
+    let recipes = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")).unwrap();
+    let mut names: Vec<PathBuf> = recipes.map(|entry| entry.unwrap().path()).filter(|p| p.is_file()).collect();
+    names.sort();
+    for name in names.iter().filter_map(|path| path.file_stem()?.to_str()) {
+        assert!(listed.contains(name), "{name} is not listed");
+        place.succeed(&["experiment", name, "--check"]);
+    }
     let info = place.succeed(&["dataset", "digits"]);
     assert!(info.contains("1797") && info.contains("8x8"), "{info}");
     assert!(place.succeed(&["completions", "bash"]).contains("heldout"));

@@ -5,7 +5,9 @@
 For K configurations of each of UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel: `heldout forward` reads the
 folder that the peer saved and must give its output and its gradients of mean(out^2), in f32 and in f64; the peer must
 read what `heldout export` writes and give the same output to the bit. One line per configuration with the largest
-differences. Exit 0 if all hold, 1 if any fails, 77 without torch or diffusers.
+differences. Then two tiny arms are trained, of images and of latents, and leave with `heldout export --pipeline`: the peer
+opens the folders and makes the images of `heldout sample` from the same noise. Exit 0 if all hold, 1 if any fails, 77
+without torch or diffusers.
 """
 
 import argparse
@@ -26,6 +28,8 @@ except ImportError as e:
     print(f"skipped: {e}")
     sys.exit(77)
 
+# Of images in [-1, 1] after STEPS steps.
+IMAGES, STEPS = 1e-3, 10
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10}
 ADDED = ("text_embeds", "time_ids", "image_embeds", "hint")
 
@@ -333,8 +337,8 @@ def draw(r, cls, configuration):
     raise RuntimeError(f"no {cls.__name__} that diffusers can run in 100 draws")
 
 
-def heldout(binary, *arguments):
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True)
+def heldout(binary, *arguments, cwd=None):
+    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
     if done.returncode != 0:
         raise RuntimeError(f"heldout {arguments[0]}: exit {done.returncode}: {done.stderr.strip()[-500:]}")
 
@@ -376,6 +380,121 @@ def check(binary, r, cls, configuration, folder):
     return words, problems
 
 
+TINY = """
+name = "tiny"
+question = "Does it leave?"
+seeds = [0]
+arms = { base = {} }
+data = { name = "digits", split = { held_out = 64, n_train = 500, seed = 0 } }
+schedule = { kind = "cosine", steps = 100 }
+objective = { prediction = "v", weighting = { kind = "min_snr", gamma = 5.0 } }
+sample = { sampler = { kind = "ddim", eta = 0.0 }, steps = 5, samples = 8, batch_size = 8 }
+monitor = { every = 10, samples = 4, sampling_steps = 3 }
+checkpoint = { every = 5, keep = 3 }
+validation = { every = 10, images = 8, log_snr = [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0] }
+
+[train]
+steps = 10
+batch_size = 16
+optimizer = { kind = "adam_w", betas = [0.9, 0.99], eps = 1e-8, weight_decay = 0.01 }
+learning_rate = { peak = 2e-3, warmup_steps = 5, decay = "cosine" }
+non_finite = "stop"
+log_every = 7
+"""
+UNET = """
+[model]
+kind = "unet"
+in_channels = 1
+out_channels = 1
+block_out_channels = [8, 8]
+layers_per_block = 1
+attention = [false, true]
+mid_attention = false
+attention_head_dim = 4
+norm_num_groups = 4
+norm_eps = 1e-5
+dropout = 0.1
+"""
+DIT = """
+[latent]
+autoencoder = "vae"
+
+[model]
+kind = "DiTTransformer2DModel"
+num_attention_heads = 2
+attention_head_dim = 4
+in_channels = 2
+out_channels = 2
+num_layers = 2
+sample_size = 4
+patch_size = 2
+num_embeds_ada_norm = 10
+"""
+
+
+def pipeline(binary, folder, recipe, module, sample, call):
+    """Largest difference of the images of an arm that was exported as a pipeline, from the same noise."""
+    (folder / "tiny.toml").write_text(TINY + recipe)
+    heldout(binary, "train", "tiny.toml", "--out", "run", cwd=folder)
+    heldout(binary, "export", "run/arms/base-seed0", "--out", "pipe", "--pipeline", cwd=folder)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder / "pipe")
+    pipe.set_progress_bar_config(disable=True)
+    tape = []
+
+    def draw(shape, **_):
+        tape.append(torch.randn(shape))
+        return tape[-1]
+
+    torch.manual_seed(0)
+    modules = [module, diffusers.schedulers.scheduling_ddpm]
+    drawn = [m.randn_tensor for m in modules]
+    for m in modules:
+        m.randn_tensor = draw
+    try:
+        theirs = call(pipe).images
+    finally:
+        for m, original in zip(modules, drawn):
+            m.randn_tensor = original
+    noise, rest = {"initial": tape[0]}, tape[1:]
+    if rest:  # the last step draws nothing
+        noise["steps"] = torch.stack(rest + [torch.zeros_like(tape[0])] * (STEPS - len(rest)))
+    save_file(noise, folder / "noise")
+    sample = [*sample, "--steps", STEPS, "--noise", "noise", "--tensors"]
+    heldout(binary, "sample", "pipe", *sample, "--out", "images", cwd=folder)
+    ours = load_file(folder / "images" / "images.safetensors")["images"]
+    return difference({"images": ours}, {"images": theirs * 2 - 1})
+
+
+def pipelines(binary, folder):
+    """What held of whole pipelines: a line each, and whether it held."""
+    options = dict(num_inference_steps=STEPS, output_type="pt")
+    vae = diffusers.AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[8, 8],
+        latent_channels=2,
+        norm_num_groups=4,
+        scaling_factor=0.7,
+        shift_factor=0.1,
+    )
+    ddpm, dit = diffusers.pipelines.ddpm.pipeline_ddpm, diffusers.pipelines.dit.pipeline_dit
+    classes = ["--class", 7, "--class", 3, "--guidance", 1]  # guidance of the peer takes class 1000 for none
+    cases = [
+        ("DDPMPipeline", UNET, ddpm, ["--n", 2], lambda p: p(batch_size=2, **options)),
+        ("DiTPipeline", DIT, dit, classes, lambda p: p([7, 3], guidance_scale=1.0, **options)),
+    ]
+    for name, recipe, module, sample, call in cases:
+        place = folder / name
+        vae.save_pretrained(place / "vae")
+        try:
+            off = pipeline(binary, place, recipe, module, sample, call)
+            yield name, f"images {off:.1e}", off <= IMAGES
+        except (OSError, RuntimeError, ValueError) as e:
+            yield name, str(e), False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("heldout", type=Path)
@@ -399,6 +518,10 @@ def main():
                 words, problems = check(options.heldout.resolve(), r, cls, configuration, Path(folder))
             failed |= bool(problems)
             print("FAIL" if problems else "ok  ", cls.__name__, number, *words, *problems, sep="  ", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, words, held in pipelines(options.heldout.resolve(), Path(folder)):
+            failed |= not held
+            print("ok  " if held else "FAIL", name, words, sep="  ", flush=True)
     sys.exit(failed)
 
 

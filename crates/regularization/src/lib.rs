@@ -30,7 +30,8 @@ pub use penalty::{
     Adversarial, AdversarialConfig, AdversarialLoss, ConsistencyConfig, CriticLoss, DeepSupervisionConfig,
     DiffusionConfig, Discriminator, FeatureAlignment, FeatureAlignmentConfig, FrozenFeatures,
     GradientPenaltyConfig, InputGradientConfig, JacobianConfig, LengthDraw, LossGradient, LossGradientConfig,
-    PenaltyConfig, PenaltyContext, PenaltyTerm, ProbeVectors, R1Config, gradient_penalty, r1,
+    PenaltyConfig, PenaltyContext, PenaltyTerm, ProbeVectors, R1Config, TextAlignment, TextAlignmentConfig,
+    gradient_penalty, r1,
 };
 pub use tasks::{TaskKind, TasksConfig};
 pub use times::{

@@ -11,6 +11,7 @@ mod input_gradient;
 mod jacobian;
 mod loss_gradient;
 mod r1;
+mod text_alignment;
 
 pub use adversarial::{Adversarial, AdversarialConfig, AdversarialLoss, CriticLoss};
 pub use consistency::ConsistencyConfig;
@@ -23,6 +24,7 @@ pub use input_gradient::InputGradientConfig;
 pub use jacobian::{JacobianConfig, ProbeVectors};
 pub use loss_gradient::{LossGradient, LossGradientConfig};
 pub use r1::{R1Config, r1};
+pub use text_alignment::{TextAlignment, TextAlignmentConfig};
 
 #[cfg(test)]
 pub(crate) use diffusion_length::DiffusionLength;
@@ -67,6 +69,8 @@ pub enum PenaltyTerm {
     DeepSupervision(DeepSupervisionConfig),
     /// Features like those of a frozen network.
     FeatureAlignment(FeatureAlignmentConfig),
+    /// Estimates that show their own text.
+    TextAlignment(TextAlignmentConfig),
     /// Estimates that a critic takes for images.
     Adversarial(AdversarialConfig),
 }
@@ -88,6 +92,8 @@ pub struct PenaltyContext<'a> {
     pub optimizer: &'a dyn Fn(&Params) -> Result<Box<dyn Optimizer>>,
     /// Opens the network whose features are to be followed.
     pub frozen: &'a dyn Fn(&FeatureAlignmentConfig) -> Result<FrozenFeatures>,
+    /// Opens the image tower of a CLIP: estimates `[B, C, H, W]` to embeddings `[B, D]` with their graph.
+    pub clip: &'a dyn Fn(&TextAlignmentConfig) -> Result<FrozenFeatures>,
     /// Channels of the model's activation at a site.
     pub channels: &'a dyn Fn(Site) -> Result<i64>,
 }
@@ -132,6 +138,7 @@ impl PenaltyTerm {
             Self::Consistency(c) => c.check(),
             Self::DeepSupervision(c) => c.check(),
             Self::FeatureAlignment(c) => c.check(),
+            Self::TextAlignment(c) => c.check(),
             Self::Adversarial(c) => c.check(),
         }
     }
@@ -149,6 +156,7 @@ impl PenaltyTerm {
                 tch::manual_seed(stream(context.seed, "projection", 0, 0) as i64);
                 Box::new(c.build(&(context.vars / "feature_alignment"), channels, frozen)?)
             }
+            Self::TextAlignment(c) => Box::new(c.build((context.clip)(c)?)?),
             Self::Adversarial(c) => Box::new(c.build(context)?),
         })
     }

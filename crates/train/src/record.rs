@@ -56,6 +56,15 @@ pub enum Event {
         /// The floor: one half of the held-out images against the other.
         floor: f64,
     },
+    /// How well an autoencoder gives images back.
+    Reconstruction {
+        /// `PSNR`, `SSIM`, `L1`.
+        metric: String,
+        /// Of training images.
+        train: f64,
+        /// Of as many held-out ones.
+        held_out: f64,
+    },
     /// Something a reader should know: a skipped step, an early stop, a damaged checkpoint.
     Note {
         /// In a sentence.

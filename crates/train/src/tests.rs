@@ -11,7 +11,7 @@ use crate::{
     validation_loss,
 };
 use heldout_core::{
-    Batch, BatchSource, Clock, Curve, Error, Evaluation, Marginal, NoiseDraw, NoiseSource, Objective,
+    Batch, BatchSource, Clock, Cond, Curve, Error, Evaluation, Marginal, NoiseDraw, NoiseSource, Objective,
     Observer, Params, Persist, Preconditioned, Result, State, TimeSampler, Times, Update, Weighting,
 };
 use heldout_testkit::{
@@ -333,7 +333,8 @@ fn interrupts_leave_a_checkpoint() {
 
 fn validation_sets(n: i64, batch: i64) -> ValidationSets {
     tch::manual_seed(3);
-    let images = || Tensor::randn([n, 1, 4, 4], (Kind::Float, Device::Cpu)) * 0.5;
+    let images =
+        || Batch::new(Tensor::randn([n, 1, 4, 4], (Kind::Float, Device::Cpu)) * 0.5, Cond::default());
     let log_snr = vec![-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0];
     ValidationSets { train: images(), held_out: images(), log_snr, batch, seed: 11 }
 }
@@ -343,7 +344,7 @@ fn validation_sets(n: i64, batch: i64) -> ValidationSets {
 fn validation_twice_on_one_checkpoint_gives_one_number() {
     let folder = tempfile::tempdir().unwrap();
     run(Some(folder.path()), Some(6));
-    let sets = ValidationSets { train: batch().x_start, ..validation_sets(64, 24) };
+    let sets = ValidationSets { train: batch(), ..validation_sets(64, 24) };
     let validate = |disturb: i64| {
         let (mut update, mut objective) = parts();
         let state = Loaded::open(folder.path(), Choice::Last).unwrap().state;

@@ -2,7 +2,7 @@
 
 use crate::record::{Event, LIVE, Sink};
 use heldout_core::{
-    Clock, Cond, Denoiser, Error, EvalWeights, Evaluation, Flow, Observer, Persist, Result, State, Update,
+    Batch, Clock, Denoiser, Error, EvalWeights, Evaluation, Flow, Observer, Persist, Result, State, Update,
     like, mean_flat, stream,
 };
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use tch::{Kind, Tensor};
 /// The images, noise levels and seed of a validation: all that its numbers depend on besides the weights.
 #[derive(Debug)]
 pub struct ValidationSets {
-    /// Training images `[N, C, H, W]`.
-    pub train: Tensor,
+    /// Training images `[N, C, H, W]`, with what the model is told of them.
+    pub train: Batch,
     /// Held-out images `[N, C, H, W]`, as many.
-    pub held_out: Tensor,
+    pub held_out: Batch,
     /// Noise levels, `ln(alpha^2 / sigma^2)`.
     pub log_snr: Vec<f64>,
     /// Rows of one forward pass.
@@ -24,9 +24,9 @@ pub struct ValidationSets {
     pub seed: u64,
 }
 
-/// Mean of `(x_start_hat - x_start)^2` per noise level, over `images` `[N, C, H, W]`.
-pub fn validation_loss(denoiser: &dyn Denoiser, images: &Tensor, sets: &ValidationSets) -> Vec<f64> {
-    let n = images.size()[0];
+/// Mean of `(x_start_hat - x_start)^2` per noise level, over the images of `batch`.
+pub fn validation_loss(denoiser: &dyn Denoiser, batch: &Batch, sets: &ValidationSets) -> Vec<f64> {
+    let (n, images) = (batch.len(), &batch.x_start);
     let time_of = |log_snr: f64| denoiser.schedule().time_of(&Tensor::from_slice(&[log_snr]));
     let level = |(index, log_snr): (usize, &f64)| {
         tch::manual_seed(stream(sets.seed, "validation noise", index as u64, 0) as i64);
@@ -37,7 +37,7 @@ pub fn validation_loss(denoiser: &dyn Denoiser, images: &Tensor, sets: &Validati
         let parts = (0..n).step_by(sets.batch as usize).map(|start| {
             let len = sets.batch.min(n - start);
             let rows = |x: &Tensor| x.narrow(0, start, len);
-            let x_start_hat = denoiser.denoise(&rows(&x_t), &rows(&t), &Cond::default());
+            let x_start_hat = denoiser.denoise(&rows(&x_t), &rows(&t), &batch.cond.narrow(start, len));
             mean_flat(&(x_start_hat - rows(images)).square())
         });
         Tensor::cat(&parts.collect::<Vec<_>>(), 0).mean(Kind::Double).double_value(&[])

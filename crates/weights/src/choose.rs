@@ -6,7 +6,7 @@ use std::path::Path;
 /// First parts of the names of weight files, as diffusers and transformers write them.
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 pub(crate) const CONFIG: &str = "config.json";
-const PIPELINE: &str = "model_index.json";
+pub(crate) const PIPELINE: &str = "model_index.json";
 
 /// What a folder holds, by name.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Listing {
     /// The weights of this variant, a single file before an index; where there are none, why and what to do.
     /// `folder` is where a command of the remedy finds the files.
     pub(crate) fn choose(&self, folder: &Path, variant: Option<&str>) -> Result<Chosen, String> {
-        if self.has(PIPELINE) && !self.has(CONFIG) {
+        if self.is_pipeline() {
             return Err(self.explain_pipeline());
         }
         for stem in STEMS {
@@ -45,6 +45,11 @@ impl Listing {
             }
         }
         Err(self.explain(folder, variant))
+    }
+
+    /// Whether it is the folder of a pipeline, not of a model.
+    pub(crate) fn is_pipeline(&self) -> bool {
+        self.has(PIPELINE) && !self.has(CONFIG)
     }
 
     fn has(&self, name: &str) -> bool {

@@ -1,10 +1,14 @@
 //! Models by name: fetched from the Hugging Face hub, or an instance of it, into its cache.
 
-use crate::choose::{CONFIG, Chosen, Listing};
+mod parts;
+
+pub use parts::Parts;
+
+use crate::choose::{CONFIG, Chosen, Listing, PIPELINE};
 use crate::files::read_index;
-use crate::{WeightFiles, pickle};
+use crate::{WeightFiles, is_pipeline, pickle};
 use heldout_core::{Error, Result};
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::collections::BTreeSet;
 use std::env;
@@ -53,6 +57,13 @@ impl HubName {
     /// The subfolder of a folder; `join` would end the path with a slash for none.
     fn inside(&self, folder: &Path) -> PathBuf {
         if self.subfolder.is_empty() { folder.to_owned() } else { folder.join(&self.subfolder) }
+    }
+
+    /// A part of the pipeline that this is the name of.
+    fn part(&self, part: &str) -> Self {
+        let subfolder =
+            if self.subfolder.is_empty() { part.to_owned() } else { format!("{}/{part}", self.subfolder) };
+        Self { subfolder, ..self.clone() }
     }
 
     /// A file's path in the repository.
@@ -106,7 +117,20 @@ impl Hub {
     /// # Errors
     /// The hub does not answer or does not know the model, or the model has no safetensors: the message names both.
     pub fn fetch(&self, name: &HubName, variant: Option<&str>) -> Result<PathBuf> {
-        let cached = self.cached(name, variant);
+        self.fetch_any(name, variant, None)
+    }
+
+    /// The same, and of a pipeline its `model_index.json` with the folders of `parts`: their configurations, tokens and
+    /// safetensors of `variant`.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`]; a part without safetensors is named.
+    pub fn fetch_whole(&self, name: &HubName, variant: Option<&str>, parts: Parts<'_>) -> Result<PathBuf> {
+        self.fetch_any(name, variant, Some(parts))
+    }
+
+    fn fetch_any(&self, name: &HubName, variant: Option<&str>, parts: Option<Parts<'_>>) -> Result<PathBuf> {
+        let cached = self.cached(name, variant, parts);
         let is_commit = name.revision.len() == 40 && name.revision.chars().all(|c| c.is_ascii_hexdigit());
         match &cached {
             Some(folder) if self.offline || is_commit => return Ok(folder.clone()),
@@ -127,7 +151,9 @@ impl Hub {
             (Err(_), Some(folder)) => return Ok(folder.clone()),
             (Err(e), None) => return Err(fail(e)),
         };
-        if let Some(folder) = cached.filter(|f| f.ends_with(name.inside(Path::new(&info.sha)))) {
+        // What has been fetched of a pipeline before may have been less than is wanted now.
+        let is_it = |f: &PathBuf| f.ends_with(name.inside(Path::new(&info.sha))) && !is_pipeline(f);
+        if let Some(folder) = cached.filter(is_it) {
             return Ok(folder);
         }
         if info.sha.is_empty() || !info.sha.chars().all(|c| c.is_ascii_alphanumeric()) {
@@ -135,50 +161,80 @@ impl Hub {
             return Err(Error::file(name.path(), reason));
         }
         let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
-        self.download(&api, name, variant, &info.sha, &files)
+        let (repo, listing) = (api.repo(name.at(&info.sha)), list(&files, &name.subfolder));
+        match parts.filter(|_| listing.is_pipeline()) {
+            None => self.download(&repo, name, variant, &listing)?,
+            Some(parts) => self.download_parts(&repo, name, variant, &files, parts)?,
+        }
+        let cache = Cache::new(self.cache.clone()).repo(name.at(&name.revision));
+        cache.create_ref(&info.sha).map_err(Error::io(&self.cache))?; // so that the branch is found without a network
+        Ok(name.inside(&cache.pointer_path(&info.sha)))
+    }
+
+    /// One file, from the cache if it is there.
+    fn get(&self, repo: &ApiRepo, name: &HubName, file: &str) -> Result<PathBuf> {
+        repo.get(&name.file(file)).map_err(|e| self.refused(name, &e))
     }
 
     fn download(
         &self,
-        api: &Api,
+        repo: &ApiRepo,
         name: &HubName,
         variant: Option<&str>,
-        commit: &str,
-        files: &[String],
-    ) -> Result<PathBuf> {
-        let listing = list(files, &name.subfolder);
+        listing: &Listing,
+    ) -> Result<()> {
         let chosen = listing
             .choose(Path::new(""), variant)
             .map_err(|reason| Error::file(name.path(), format!("{reason} (at {})", self.endpoint)))?;
-        let repo = api.repo(name.at(commit));
-        let get = |file: &str| repo.get(&name.file(file)).map_err(|e| self.refused(name, &e));
         for file in [CONFIG, SCHEDULER].into_iter().filter(|f| listing.files.iter().any(|l| l == f)) {
-            get(file)?;
+            self.get(repo, name, file)?;
         }
         match chosen {
-            Chosen::Single(file) => drop(get(&file)?),
+            Chosen::Single(file) => drop(self.get(repo, name, &file)?),
             Chosen::Index(index) => {
-                let shards: BTreeSet<String> = read_index(&get(&index)?)?.weight_map.into_values().collect();
-                shards.iter().try_for_each(|shard| get(shard).map(drop))?;
+                let index = read_index(&self.get(repo, name, &index)?)?;
+                let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+                shards.iter().try_for_each(|shard| self.get(repo, name, shard).map(drop))?;
             }
         }
-        let cache = Cache::new(self.cache.clone()).repo(name.at(&name.revision));
-        cache.create_ref(commit).map_err(Error::io(&self.cache))?; // so that the branch is found without a network
-        Ok(name.inside(&cache.pointer_path(commit)))
+        Ok(())
+    }
+
+    /// The index comes last: where it is, its parts are.
+    fn download_parts(
+        &self,
+        repo: &ApiRepo,
+        name: &HubName,
+        variant: Option<&str>,
+        files: &[String],
+        parts: Parts<'_>,
+    ) -> Result<()> {
+        for part in parts.names {
+            let part = name.part(part);
+            let listing = list(files, &part.subfolder);
+            for file in parts::texts(&listing) {
+                self.get(repo, &part, &file)?;
+            }
+            if parts.weights && listing.files.iter().any(|file| file == CONFIG) {
+                self.download(repo, &part, variant, &listing)?;
+            }
+        }
+        self.get(repo, name, PIPELINE).map(drop)
     }
 
     /// The folder in the cache, if all that is needed is there.
-    fn cached(&self, name: &HubName, variant: Option<&str>) -> Option<PathBuf> {
+    fn cached(&self, name: &HubName, variant: Option<&str>, parts: Option<Parts<'_>>) -> Option<PathBuf> {
         let cache = Cache::new(self.cache.clone()).repo(name.at(&name.revision));
         let repo = self.cache.join(name.at(&name.revision).folder_name());
         let commit = fs::read_to_string(repo.join("refs").join(&name.revision));
         let commit = commit.map_or_else(|_| name.revision.clone(), |c| c.trim().to_owned());
         let folder = name.inside(&cache.pointer_path(&commit));
         let inside = Path::new(&commit).components().all(|c| matches!(c, Component::Normal(_)));
-        let whole = inside
-            && folder.is_dir()
-            && WeightFiles::open(&folder, variant).is_ok_and(|f| f.config().is_ok());
-        whole.then_some(folder)
+        let is_whole = |folder: &Path| match parts.filter(|_| is_pipeline(folder)) {
+            Some(parts) => parts.are_in(folder, variant),
+            None => WeightFiles::open(folder, variant).is_ok_and(|f| f.config().is_ok()),
+        };
+        (inside && folder.is_dir() && is_whole(&folder)).then_some(folder)
     }
 
     fn api(&self) -> Result<Api, ApiError> {
@@ -225,17 +281,25 @@ fn strip<'a>(file: &'a str, folder: &str) -> Option<&'a str> {
 /// # Errors
 /// There is no such path and it is no name, or the hub does not give it.
 pub fn resolve(source: &str, variant: Option<&str>) -> Result<PathBuf> {
-    resolve_with(source, variant, Hub::from_env)
+    resolve_with(source, Hub::from_env, |hub, name| hub.fetch(name, variant))
 }
 
-/// As [`resolve`], from a hub of one's own.
+/// The local path of a model or of a pipeline with these parts.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_whole(source: &str, variant: Option<&str>, parts: Parts<'_>) -> Result<PathBuf> {
+    resolve_with(source, Hub::from_env, |hub, name| hub.fetch_whole(name, variant, parts))
+}
+
+/// As [`resolve`], from a hub of one's own and by `fetch`.
 ///
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_with(
     source: &str,
-    variant: Option<&str>,
     hub: impl FnOnce() -> Result<Hub>,
+    fetch: impl FnOnce(&Hub, &HubName) -> Result<PathBuf>,
 ) -> Result<PathBuf> {
     let path = Path::new(source);
     if path.exists() {
@@ -243,7 +307,7 @@ pub fn resolve_with(
     }
     let is_file = source.ends_with(".safetensors") || pickle::is_pickle(path);
     match HubName::parse(source).filter(|_| !is_file) {
-        Some(name) => hub()?.fetch(&name, variant),
+        Some(name) => fetch(&hub()?, &name),
         None => Err(Error::file(
             path,
             "no such path, and no name on the hub: give a folder, a .safetensors file or `owner/name`",

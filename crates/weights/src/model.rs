@@ -1,5 +1,6 @@
 //! Models by their configuration: built, loaded and saved.
 
+use crate::fields::{at, old_transformer, read, without_class};
 use crate::{
     Layout, MAX_SHARD_BYTES, Piece, WeightFiles, adm, diffusers, dit, load_into, resolve, save_folder,
 };
@@ -10,7 +11,7 @@ use heldout_dit::{
 use heldout_unet::diffusers::{UNet2DConditionModelConfig, UNet2DModelConfig};
 use heldout_unet::{UNet, UNetConfig};
 use heldout_unetpp::{UNetPlusPlus, UNetPlusPlusConfig};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
@@ -60,6 +61,11 @@ const CLASSES: [&str; 3] = ["UNet2DModel", "UNet2DConditionModel", "DiTTransform
 /// The class that diffusers' earlier versions saved its transformers under.
 const OLD_DIT: &str = "Transformer2DModel";
 
+/// What a `config.json` may call a network.
+pub(crate) fn known_classes() -> Vec<&'static str> {
+    CLASSES.into_iter().chain([OLD_DIT]).chain(OWN_CLASSES.map(|(name, _)| name)).collect()
+}
+
 impl ModelConfig {
     /// From the fields of a `config.json`; those that start with `_` tell of the file, not of the network.
     pub fn from_json(config: &Map<String, Value>) -> Result<Self> {
@@ -69,8 +75,7 @@ impl ModelConfig {
             Some(kind) => kind,
             None if class == OLD_DIT => CLASSES[2],
             None => {
-                let known: Vec<&str> = CLASSES.into_iter().chain(OWN_CLASSES.map(|(name, _)| name)).collect();
-                let reason = format!("`{class}` is not read: one of {}", known.join(", "));
+                let reason = format!("`{class}` is not read: one of {}", known_classes().join(", "));
                 return Err(Error::config("_class_name", reason));
             }
         };
@@ -231,37 +236,6 @@ impl ModelConfig {
     }
 }
 
-fn read<T: DeserializeOwned>(fields: Value) -> Result<T> {
-    serde_path_to_error::deserialize(fields).map_err(|e| {
-        let path = e.path().to_string();
-        let path = if path == "." { "config.json".to_owned() } else { path };
-        Error::config(path, e.inner().to_string())
-    })
-}
-
-/// Drops the fields of diffusers' older, general transformer that mean nothing for a DiT; one that means something is an
-/// error.
-fn old_transformer(fields: &mut Map<String, Value>) -> Result<()> {
-    const UNUSED: [&str; 9] = [
-        "cross_attention_dim",
-        "double_self_attention",
-        "num_vector_embeds",
-        "only_cross_attention",
-        "use_linear_projection",
-        "attention_type",
-        "caption_channels",
-        "interpolation_scale",
-        "use_additional_conditions",
-    ];
-    for field in UNUSED {
-        let value = fields.remove(field).unwrap_or_default();
-        if !(value.is_null() || value == Value::Bool(false) || value == "default") {
-            return Err(Error::config(field, format!("{value}: a DiT has none")));
-        }
-    }
-    Ok(())
-}
-
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions<'a> {
@@ -303,11 +277,7 @@ impl Model {
         let (config, pieces) = plan(&files, options.head_channels).map_err(|e| at(&path, e))?;
         let mut vars = nn::VarStore::new(device);
         let backbone = config.build(&vars.root()).map_err(|e| at(&path, e))?;
-        match options.kind.unwrap_or(Kind::Float) {
-            Kind::Float => {}
-            kind => vars.set_kind(kind),
-        }
-        load_into(&Self::named(&vars), &files, &pieces)?;
+        load(&mut vars, &files, &pieces, options)?;
         Ok(Self { config, vars, backbone })
     }
 
@@ -323,15 +293,9 @@ impl Model {
         Ok(WeightFiles::open(&resolve(source, variant)?, variant)?.kind())
     }
 
-    fn named(vars: &nn::VarStore) -> Vec<(String, Tensor)> {
-        let mut named: Vec<_> = vars.variables().into_iter().collect();
-        named.sort_by(|(a, _), (b, _)| a.cmp(b)); // `variables` is a HashMap: no order of its own.
-        named
-    }
-
     /// Every tensor that is stored, trained or not, by name.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        Self::named(&self.vars)
+        named(&self.vars)
     }
 
     /// Writes a folder: as the class of diffusers that the network is, if there is one, otherwise as a class of ours.
@@ -346,12 +310,34 @@ impl Model {
     }
 }
 
-/// Names the file in whose configuration a field is wrong.
-fn at(path: &Path, error: Error) -> Error {
-    match error {
-        Error::Config { field, reason } => Error::file(path, format!("{field}: {reason}")),
-        other => other,
+/// Every tensor that is stored, trained or not, by name.
+pub(crate) fn named(vars: &nn::VarStore) -> Vec<(String, Tensor)> {
+    let mut named: Vec<_> = vars.variables().into_iter().collect();
+    named.sort_by(|(a, _), (b, _)| a.cmp(b)); // `variables` is a HashMap: no order of its own.
+    named
+}
+
+/// Fills the variables of a model, in the kind that is asked for.
+fn load(
+    vars: &mut nn::VarStore,
+    files: &WeightFiles,
+    pieces: &[Piece],
+    options: OpenOptions<'_>,
+) -> Result<()> {
+    match options.kind.unwrap_or(Kind::Float) {
+        Kind::Float => {}
+        kind => vars.set_kind(kind),
     }
+    load_into(&named(vars), files, pieces)
+}
+
+/// The same from files in diffusers' names, of any of its versions.
+pub(crate) fn load_current(
+    vars: &mut nn::VarStore,
+    files: &WeightFiles,
+    options: OpenOptions<'_>,
+) -> Result<()> {
+    load(vars, files, &diffusers::current_names(&files.shapes()), options)
 }
 
 /// The network of these files, and where each of its tensors comes from.
@@ -379,9 +365,4 @@ fn plan(files: &WeightFiles, head_channels: Option<i64>) -> Result<(ModelConfig,
             Ok((config, adm::from_original(&shapes, heads)?))
         }
     }
-}
-
-fn without_class(mut fields: Map<String, Value>) -> Value {
-    fields.retain(|name, _| !name.starts_with('_'));
-    Value::Object(fields)
 }

@@ -50,6 +50,23 @@ pub fn save_folder(
     if max_shard_bytes == 0 {
         return Err(Error::config("max_shard_bytes", "0 bytes hold no tensor: use MAX_SHARD_BYTES"));
     }
+    replace_folder(folder, is_model_file, |aside| write(aside, config, &entries, max_shard_bytes))
+}
+
+/// Whether a file or folder of this name belongs to a saved model.
+fn is_model_file(name: &str, is_folder: bool) -> bool {
+    let weights = name.starts_with(STEM)
+        && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+    !is_folder && (weights || name == CONFIG)
+}
+
+/// Has `write` fill a folder aside, and puts it in the place of `folder`, which may hold nothing but what `is_ours`
+/// knows by its name and by whether it is a folder.
+pub(crate) fn replace_folder(
+    folder: &Path,
+    is_ours: impl Fn(&str, bool) -> bool,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     // `canonicalize` follows a link, whose target is to be replaced, and gives `.` a name.
     let folder = &fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let Some(name) = folder.file_name().map(|n| n.to_string_lossy().into_owned()) else {
@@ -61,10 +78,14 @@ pub fn save_folder(
     if old.exists() && !folder.exists() {
         fs::rename(&old, folder).map_err(Error::io(folder))?; // of a process that was killed while it replaced
     }
-    check_replaceable(folder)?;
-    let written = write(&aside, config, &entries, max_shard_bytes)
-        .and_then(|()| put_in_place(&aside, &old, folder))
-        .and_then(|()| sync(parent));
+    check_replaceable(folder, is_ours)?;
+    let fill = || {
+        remove(&aside)?;
+        fs::create_dir(&aside).map_err(Error::io(&aside))?;
+        write(&aside)?;
+        sync(&aside)
+    };
+    let written = fill().and_then(|()| put_in_place(&aside, &old, folder)).and_then(|()| sync(parent));
     if written.is_err() {
         let _ = fs::remove_dir_all(&aside); // the error that is reported is the first one
     }
@@ -100,8 +121,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Only what a saved model consists of may be lost by saving another in its place.
-fn check_replaceable(folder: &Path) -> Result<()> {
+/// Only what is saved here may be lost by saving another in its place.
+fn check_replaceable(folder: &Path, is_ours: impl Fn(&str, bool) -> bool) -> Result<()> {
     if folder.is_file() {
         return Err(Error::file(folder, "is a file: give a folder"));
     }
@@ -111,10 +132,9 @@ fn check_replaceable(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let weights = name.starts_with(STEM)
-            && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
-        if !(weights || name == CONFIG) || entry.path().is_dir() {
-            let reason = format!("holds {name}, which is no part of a saved model: choose another folder");
+        if !is_ours(&name, entry.path().is_dir()) {
+            let reason =
+                format!("holds {name}, which is no part of what is saved here: choose another folder");
             return Err(Error::file(folder, reason));
         }
     }
@@ -140,13 +160,10 @@ fn write(
     entries: &[Entry<'_>],
     max_shard_bytes: u64,
 ) -> Result<()> {
-    remove(aside)?;
-    fs::create_dir(aside).map_err(Error::io(aside))?;
     write_json(&aside.join(CONFIG), config)?;
     let shards = split(entries, max_shard_bytes);
     if let [single] = shards.as_slice() {
-        write_shard(&aside.join(format!("{STEM}.safetensors")), single)?;
-        return sync(aside);
+        return write_shard(&aside.join(format!("{STEM}.safetensors")), single);
     }
     let count = shards.len();
     let names: Vec<String> =
@@ -157,8 +174,7 @@ fn write(
         weight_map.extend(shard.iter().map(|e| (e.name, name.as_str())));
     }
     let metadata = Total { total_size: entries.iter().map(|e| e.bytes).sum() };
-    write_json(&aside.join(format!("{STEM}.safetensors.index.json")), &Index { metadata, weight_map })?;
-    sync(aside)
+    write_json(&aside.join(format!("{STEM}.safetensors.index.json")), &Index { metadata, weight_map })
 }
 
 /// Fills one shard after the other, in the order given; at least one.
@@ -206,7 +222,7 @@ fn write_shard(path: &Path, entries: &[&Entry<'_>]) -> Result<()> {
     file.sync_all().map_err(Error::io(path))
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))? + "\n";
     let write = || {
         let mut file = File::create(path)?;

@@ -1,5 +1,6 @@
 //! Files in and out, and what their errors say.
 
+mod components;
 mod hub;
 mod layouts;
 mod open;

@@ -3,9 +3,11 @@
 use super::load::{Loaded, LoadedArm};
 use super::pictures::{Choice, Triple, sheet, triples};
 use super::plots::{Curve, Dot, color, curves, dots};
+use crate::adapter::lines;
 use crate::record::Record;
 use crate::result::{ArmResult, LevelGap};
 use anyhow::Result;
+use heldout_core::Estimate;
 use heldout_train::Event;
 use plotters::style::RGBColor;
 use serde::Serialize;
@@ -100,6 +102,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
             .as_ref()
             .map(|why| format!("{} seed {}: stopped after step {}: {why}", r.name, r.seed, r.steps))
     });
+    let latents = done.iter().filter_map(|r| latent_line(r));
     Ok(Page {
         question: run.info.question.clone(),
         verdict: run.result.as_ref().map(|r| r.verdict.clone()),
@@ -128,7 +131,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         seeds: run.info.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         data: run.info.data.clone(),
         facts,
-        notes: notes.chain(stopped).collect(),
+        notes: notes.chain(stopped).chain(latents).chain(done.iter().flat_map(|r| lines(r))).collect(),
         shape,
     })
 }
@@ -144,6 +147,23 @@ fn key(run: &Loaded, name: &str, color: RGBColor) -> Key {
 
 fn share(value: f64, [lower, upper]: [f64; 2]) -> String {
     format!("{value:.3} [{lower:.3}, {upper:.3}]")
+}
+
+/// Which of autoencoder and diffusion copies.
+fn latent_line(r: &ArmResult) -> Option<String> {
+    let latent = r.latent.as_ref()?;
+    let told = |e: &Estimate| share(e.value, [e.lower, e.upper]);
+    Some(format!(
+        "{} seed {}: among latents f_mem is {} (floor {}); of the autoencoder's own images of held-out ones it is {} (floor {}), \
+         which it gives with {:.1} dB",
+        r.name,
+        r.seed,
+        told(&latent.f_mem.model),
+        told(&latent.f_mem.floor),
+        told(&latent.autoencoder.model),
+        told(&latent.autoencoder.floor),
+        latent.psnr
+    ))
 }
 
 fn row(arm: &LoadedArm) -> Row {

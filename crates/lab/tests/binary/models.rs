@@ -38,6 +38,27 @@ fn presets_have_the_published_sizes() {
         let memory = &found["training_memory"];
         assert!(memory["total"].as_u64().unwrap() > 16 * trainable as u64, "{memory}");
     }
+    for (name, parameters, latent) in
+        [("vae-kl-f8", 83_653_863i64, Some([4, 64, 64])), ("sd-1.5-controlnet", 361_279_120, None)]
+    {
+        let found = described(&place, &[name]);
+        assert_eq!(found["trainable_parameters"], parameters, "{name}");
+        assert!(found["effective_receptive_field"].is_null());
+        match latent {
+            Some(shape) => {
+                assert_eq!(found["latent"]["shape"], serde_json::json!(shape), "{name}");
+                let passes =
+                    ["encode_multiply_adds", "decode_multiply_adds"].map(|p| found["latent"][p].as_u64());
+                let sum = passes.into_iter().map(|pass| pass.filter(|n| *n > 0).unwrap()).sum::<u64>();
+                assert_eq!(found["multiply_adds"], sum, "{name}");
+            }
+            None => assert!(found.get("latent").is_none()),
+        }
+    }
+    assert!(place.succeed(&["describe", "vae-kl-f8"]).contains("0.18215"));
+    place.fail(&["describe", "vae-kl-f8", "--size", "63"], 2, &["--size"]);
+    place.fail(&["describe", "sd-1.5-controlnet", "--size", "63"], 2, &["--size", "63x63"]);
+
     let two = described(&place, &["dit-s-2", "--batch-size", "2"]);
     let one = described(&place, &["dit-s-2"]);
     let activations = |v: &Value| v["training_memory"]["activations"].as_u64().unwrap();
@@ -88,8 +109,8 @@ fn a_trained_model_leaves_as_a_folder() {
     place.fail(&forward("odd.safetensors"), 1, &["samples", "is no input"]);
     place.fail(&forward("wide.safetensors"), 1, &["sample", "[2, 3,"]);
     place.fail(&forward("none.safetensors"), 1, &["none.safetensors", "is not there"]);
-    std::fs::write(place.path("model/config.json"), "{\"_class_name\": \"AutoencoderKL\"}").unwrap();
-    place.fail(&forward("in.safetensors"), 1, &["AutoencoderKL", "UNet2DConditionModel"]);
+    std::fs::write(place.path("model/config.json"), "{\"_class_name\": \"AutoencoderDC\"}").unwrap();
+    place.fail(&forward("in.safetensors"), 1, &["AutoencoderDC", "UNet2DConditionModel", "ControlNetModel"]);
 }
 
 /// A recipe whose network cannot look up what its schedule tells it is refused before it runs.
@@ -100,4 +121,90 @@ fn a_table_of_too_few_levels_is_refused() {
     let few = ["train", "tiny.toml", "--out", "out", "--set", &table(10)];
     place.fail(&few, 2, &["model.time_embedding", "10 levels"]);
     place.succeed(&["train", "tiny.toml", "--out", "run", "--set", &table(1001)]);
+}
+
+fn golden(name: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines").join(name);
+    folder.to_string_lossy().into_owned()
+}
+
+fn read(path: &std::path::Path) -> BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+}
+
+/// Parts of a pipeline are described and run for themselves, and leave as they came.
+#[test]
+fn autoencoders_and_control_nets_are_described_run_and_exported() {
+    let place = Place::new();
+    let found = described(&place, &[&golden("control")]);
+    assert_eq!(found["class"], "StableDiffusionControlNetPipeline");
+    let parts: BTreeMap<&str, &Value> = found["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["name"].as_str().unwrap(), &part["description"]))
+        .collect();
+    let size = |part: &str| parts[part]["parameters"].as_u64().unwrap_or(0);
+    assert!(parts["scheduler"].is_null() && parts["text_encoder"].is_null());
+    assert_eq!(found["parameters"].as_u64().unwrap(), size("unet") + size("vae") + size("controlnet"));
+    assert!(size("unet") > size("controlnet") && size("vae") > 0);
+    assert_eq!(parts["vae"]["latent"]["scale"]["scale"], serde_json::json!([0.7]));
+    let said = place.succeed(&["describe", &golden("control")]);
+    assert!(said.contains("ControlNetModel") && said.contains("CLIPTextModel"), "{said}");
+    place.fail(&["describe", &golden("control"), "--size", "8"], 2, &["--size"]);
+
+    let noise = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let write = |name: &str, tensors: &[(&str, &Tensor)]| {
+        Tensor::write_safetensors(tensors, place.path(name)).unwrap();
+    };
+    let forward = |part: &str, input: &str| {
+        let model = golden(&format!("control/{part}"));
+        place.succeed(&["forward", &model, "--input", input, "--output", "o", "--gradients"]);
+        read(&place.path("o"))
+    };
+    let images = noise(&[2, 3, 16, 16]);
+    write("images", &[("sample", &images)]);
+    let made = forward("vae", "images");
+    assert_eq!(made["moments"].size(), [2, 8, 8, 8]);
+    assert_eq!(made["reconstruction"].size(), images.size());
+    let mean = made["reconstruction"].sum(Kind::Float) * 2.0 / made["reconstruction"].numel() as f64;
+    let off = (made["grad.decoder.conv_out.bias"].sum(Kind::Float) - mean).abs().double_value(&[]);
+    assert!(off < 1e-5, "{off}");
+
+    let (x, steps) = (noise(&[2, 4, 8, 8]), Tensor::from_slice(&[3i64, 900]));
+    let (context, hint) = (noise(&[2, 5, 8]), noise(&[2, 3, 16, 16]));
+    let input = [("sample", &x), ("timestep", &steps), ("encoder_hidden_states", &context), ("hint", &hint)];
+    write("hinted", &input);
+    write("unhinted", &input[..3]);
+    let made = forward("controlnet", "hinted");
+    let residuals = made.keys().filter(|name| name.starts_with("down_block_res_samples.")).count();
+    assert_eq!(residuals, 4);
+    assert_eq!(made["mid_block_res_sample"].size(), [2, 8, 4, 4]);
+    let last = &made["mid_block_res_sample"];
+    let wanted =
+        last.sum_dim_intlist([0i64, 2, 3].as_slice(), false, Kind::Float) * 2.0 / last.numel() as f64;
+    let off = (&made["grad.controlnet_mid_block.bias"] - wanted).abs().max().double_value(&[]);
+    assert!(off < 1e-5, "{off}");
+
+    let (vae, net) = (golden("control/vae"), golden("control/controlnet"));
+    let fail = |model: &str, input: &str, words: &[&str]| {
+        place.fail(&["forward", model, "--input", input, "--output", "out"], 1, words);
+    };
+    fail(&vae, "hinted", &["hinted", "is no input of an autoencoder"]);
+    fail(&net, "unhinted", &["unhinted", "hint", "missing"]);
+    write("wide", &[("sample", &noise(&[1, 4, 16, 16]))]);
+    fail(&vae, "wide", &["wide", "sample"]);
+    write("flat", &[("sample", &noise(&[3, 16, 16]))]);
+    fail(&vae, "flat", &["flat", "[B, C, H, W]"]);
+
+    let said = place.succeed(&["export", &net, "--out", "net"]);
+    assert!(said.contains("ControlNetModel"), "{said}");
+    place.succeed(&["export", &vae, "--out", "vae"]);
+    for (from, to) in [(&net, "net"), (&vae, "vae")] {
+        let file = "diffusion_pytorch_model.safetensors";
+        let before = read(&std::path::Path::new(from).join(file));
+        let after = read(&place.path(to).join(file));
+        assert!(before.len() == after.len() && before.iter().all(|(name, t)| after[name].equal(t)), "{to}");
+    }
+    place.fail(&["export", &net, "--out", "out", "--pipeline"], 2, &["--pipeline", "trained here"]);
 }

@@ -32,8 +32,10 @@ fn every_fragment_builds_and_runs() {
     let teacher = ["train", "tiny.toml", "--out", "runs/teacher", "--set", "train.steps=2"];
     place.succeed(&[&teacher[..], &["--set", "model.mid_attention=true"]].concat());
     let found = fragments();
-    assert!(found.len() >= 47, "{}", found.len());
+    assert!(found.len() >= 48, "{}", found.len());
+    let for_alignment = super::texts::for_alignment(&place);
     for (name, sets) in &found {
+        let sets = if name == "text_alignment" { &for_alignment } else { sets };
         let mut args = vec!["experiment", "tiny.toml", "--check", "--with", name];
         sets.iter().for_each(|s| args.extend(["--set", s]));
         let out = place.run(&args);

@@ -68,6 +68,11 @@ impl FrozenFeatures {
     pub fn new(width: i64, function: impl Fn(&Tensor) -> Tensor + 'static) -> Self {
         Self { width, function: Rc::new(function) }
     }
+
+    /// The features of images.
+    pub(super) fn of(&self, images: &Tensor) -> Tensor {
+        (self.function)(images)
+    }
 }
 
 impl fmt::Debug for FrozenFeatures {
@@ -132,7 +137,7 @@ impl Penalty<Denoising<'_>> for FeatureAlignment {
 
     fn penalty(&mut self, view: &Denoising<'_>) -> Result<Tensor> {
         let h = super::tapped(view, self.site)?;
-        let features = tch::no_grad(|| (self.frozen.function)(&view.noised.x_start)).detach();
+        let features = tch::no_grad(|| self.frozen.of(&view.noised.x_start)).detach();
         let (h, features) = if features.dim() == 2 {
             let projected = self.project(&tokens(h));
             (projected.mean_dim(1i64, true, projected.kind()), features.unsqueeze(1))

@@ -8,6 +8,7 @@ mod noise;
 mod non_leaky;
 mod parts;
 mod penalty;
+mod text_alignment;
 mod times;
 mod weights;
 

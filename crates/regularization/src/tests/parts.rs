@@ -62,6 +62,7 @@ pub(super) fn with_context<T>(
         held_out: Some(&held_out),
         optimizer: &Momentum::build,
         frozen: &|_| Ok(frozen.clone()),
+        clip: &|_| Ok(FrozenFeatures::new(3, |x| x.flatten(1, -1).narrow(1, 0, 3))),
         channels: &|_| Ok(4),
     })
 }

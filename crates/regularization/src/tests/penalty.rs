@@ -14,7 +14,7 @@ use heldout_testkit::{TrigSchedule, check_penalty, close, denoising_step};
 use serde_json::{Value, from_value, json};
 use tch::{Device, Kind, Tensor, nn};
 
-const CLOCK: Clock = Clock { step: 4, total: 10 };
+pub(super) const CLOCK: Clock = Clock { step: 4, total: 10 };
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn penalty(params: &Params, shape: [i64; 3], weight: f64, term: &Value) -> DenoisingPenalty {
@@ -22,7 +22,7 @@ fn penalty(params: &Params, shape: [i64; 3], weight: f64, term: &Value) -> Denoi
     with_context(params, shape, |context| config.build(context).unwrap())
 }
 
-fn look<T>(
+pub(super) fn look<T>(
     model: &Preconditioned,
     batch: &Batch,
     penalty: &mut dyn for<'a> Penalty<Denoising<'a>>,
@@ -42,7 +42,8 @@ fn config<T: serde::de::DeserializeOwned>(text: Value) -> T {
 #[test]
 fn every_penalty_keeps_the_law() {
     let (params, model) = two_heads();
-    let images = images(1);
+    let mut images = images(1);
+    images.cond.text_embeds = Some(Tensor::randn([6, 3], F32));
     let critic = json!({"kind": "adversarial", "channels": [8, 8], "rate": 0.01, "diffusion": {}, "r1": {}});
     for term in [
         json!({"kind": "jacobian", "probes": 2}),
@@ -52,6 +53,7 @@ fn every_penalty_keeps_the_law() {
         json!({"kind": "consistency"}),
         json!({"kind": "deep_supervision", "heads": 1}),
         json!({"kind": "feature_alignment", "site": "mid", "hidden": 8, "network": "a"}),
+        json!({"kind": "text_alignment", "clip": "a", "min_log_snr": -20.0}),
         critic,
     ] {
         check_penalty(|| penalty(&params, [1, 8, 8], 0.5, &term), &model, &params, &images);
@@ -348,6 +350,8 @@ fn what_a_penalty_cannot_be_names_the_field() {
         of(json!({"kind": "feature_alignment", "site": {"block": 1}, "hidden": 0, "network": "a"})),
         "term.hidden: 0",
     );
+    fails(of(json!({"kind": "text_alignment", "clip": "a", "temperature": 0.0})), "term.temperature: 0");
+    fails(of(json!({"kind": "text_alignment"})), "clip");
     fails(of(json!({"kind": "adversarial", "loss": "wasserstein"})), "gradient_penalty");
     fails(of(json!({"kind": "adversarial", "channels": []})), "term.channels: []");
     fails(of(json!({"kind": "adversarial", "r1": {"gamma": 0.0}})), "term.r1.gamma: 0");

@@ -35,7 +35,8 @@ impl Denoiser for Scripted {
 
 fn validator(model: &Rc<Scripted>, log_snr: Vec<f64>) -> Validator {
     let mut sets = validation_sets(6, 4);
-    (sets.train, sets.held_out) = (sets.train.ones_like(), -sets.train.ones_like());
+    let ones = sets.train.x_start.ones_like();
+    (sets.train.x_start, sets.held_out.x_start) = (ones.shallow_clone(), -ones);
     sets.log_snr = log_snr;
     Validator { model: model.clone(), sets, every: 10, sink: Rc::new(Memory::default()), latest: None }
 }

@@ -1,8 +1,8 @@
 //! The hub, played by a server of this process.
 
 use super::{MAX_SHARD_BYTES, model, saved, says};
-use crate::WeightFiles;
-use crate::hub::{Hub, HubName, resolve_with};
+use crate::hub::{Hub, HubName, Parts, resolve_with};
+use crate::{WeightFiles, is_pipeline};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,10 +25,17 @@ struct Server {
 impl Server {
     /// Serves the files of a folder under `inside` in the repository, and these others.
     fn start(folder: &Path, inside: &str, others: &[(&str, &str)]) -> Self {
+        Self::of(&[(folder, inside)], others)
+    }
+
+    /// The same of several folders.
+    fn of(folders: &[(&Path, &str)], others: &[(&str, &str)]) -> Self {
         let mut files: BTreeMap<String, Vec<u8>> =
             others.iter().map(|(n, text)| ((*n).to_owned(), text.as_bytes().to_vec())).collect();
-        for name in super::list(folder) {
-            files.insert(format!("{inside}{name}"), fs::read(folder.join(&name)).unwrap());
+        for (folder, inside) in folders {
+            for name in super::list(folder) {
+                files.insert(format!("{inside}{name}"), fs::read(folder.join(&name)).unwrap());
+            }
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -170,10 +177,87 @@ fn names_have_an_owner_and_nothing_odd() {
 fn a_path_wins_over_a_name() {
     let (_root, folder) = saved(&model(), MAX_SHARD_BYTES);
     let none = || -> heldout_core::Result<Hub> { panic!("the hub is not asked") };
-    assert_eq!(resolve_with(folder.to_str().unwrap(), None, none).unwrap(), folder);
-    says(resolve_with("no/model.safetensors", None, none), &["no/model.safetensors", "no such path"]);
-    says(resolve_with("/no/such/folder", None, none), &["/no/such/folder", "`owner/name`"]);
+    let fetch = |hub: &Hub, name: &HubName| hub.fetch(name, None);
+    assert_eq!(resolve_with(folder.to_str().unwrap(), none, fetch).unwrap(), folder);
+    says(resolve_with("no/model.safetensors", none, fetch), &["no/model.safetensors", "no such path"]);
+    says(resolve_with("/no/such/folder", none, fetch), &["/no/such/folder", "`owner/name`"]);
     let (server, cache) = (Server::start(&folder, "", &[]), tempfile::tempdir().unwrap());
-    let fetched = resolve_with("owner/name", None, || Ok(server.hub(&cache))).unwrap();
+    let fetched = resolve_with("owner/name", || Ok(server.hub(&cache)), fetch).unwrap();
     assert!(fetched.join("config.json").is_file());
+}
+
+const INDEX: &str = r#"{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "PNDMScheduler"],
+    "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [null, null]}"#;
+const WHOLE: Parts<'_> =
+    Parts { names: &["unet", "vae", "scheduler", "tokenizer", "controlnet"], weights: true };
+
+fn pipeline_server(folder: &Path) -> Server {
+    let others = [
+        ("model_index.json", INDEX),
+        ("README.md", "read me"),
+        ("unet/diffusion_pytorch_model.bin", "pickle"),
+        ("scheduler/scheduler_config.json", "{}"),
+        ("tokenizer/vocab.json", "{}"),
+        ("tokenizer/merges.txt", "a b"),
+        ("safety_checker/config.json", "{}"),
+        ("safety_checker/model.safetensors", "large"),
+    ];
+    Server::of(&[(folder, "unet/"), (folder, "vae/")], &others)
+}
+
+#[test]
+fn a_pipeline_is_fetched_part_by_part_and_found_offline() {
+    let (_root, folder) = saved(&model(), 60);
+    let (server, cache) = (pipeline_server(&folder), tempfile::tempdir().unwrap());
+    let mut hub = server.hub(&cache);
+    let whole = name("owner/name");
+    let configurations = Parts { weights: false, ..WHOLE };
+    let fetched = hub.fetch_whole(&whole, None, configurations).unwrap();
+    assert!(fetched.ends_with(COMMIT) && is_pipeline(&fetched));
+    let asked = server.asked();
+    assert!(!asked.iter().any(|p| p.ends_with(".safetensors") || p.ends_with(".md") || p.ends_with(".bin")));
+    // With weights it is not whole yet.
+    hub.offline = true;
+    says(hub.fetch_whole(&whole, None, WHOLE), &["owner/name", "HF_HUB_OFFLINE"]);
+    hub.offline = false;
+    assert_eq!(hub.fetch_whole(&whole, None, WHOLE).unwrap(), fetched);
+    let asked = server.asked();
+    assert!(!asked.iter().any(|p| p.ends_with(".json") && !p.ends_with(".index.json")), "{asked:?}");
+    for part in ["unet", "vae"] {
+        assert_eq!(WeightFiles::open(&fetched.join(part), None).unwrap().shapes().len(), 6);
+    }
+    for file in ["scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
+        assert!(fetched.join(file).is_file(), "{file}");
+    }
+    assert!(!fetched.join("safety_checker").exists());
+
+    assert_eq!(hub.fetch_whole(&whole, None, WHOLE).unwrap(), fetched);
+    assert_eq!(server.asked(), ["/api/models/owner/name/revision/main"]);
+    hub.offline = true;
+    assert_eq!(hub.fetch_whole(&whole, None, WHOLE).unwrap(), fetched);
+    assert_eq!(hub.fetch_whole(&name("owner/name/unet"), None, WHOLE).unwrap(), fetched.join("unet"));
+    (hub.offline, hub.endpoint) = (false, closed());
+    assert_eq!(hub.fetch_whole(&whole, None, WHOLE).unwrap(), fetched);
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn a_part_that_cannot_be_had_is_named_and_the_pipeline_is_not_there() {
+    let (_root, folder) = saved(&model(), MAX_SHARD_BYTES);
+    let (server, cache) = (pipeline_server(&folder), tempfile::tempdir().unwrap());
+    let hub = server.hub(&cache);
+    says(hub.fetch_whole(&name("owner/name"), Some("fp16"), WHOLE), &["owner/name/unet", "variant `fp16`"]);
+    let pickled = [
+        ("model_index.json", INDEX),
+        ("vae/config.json", "{}"),
+        ("vae/diffusion_pytorch_model.bin", "pickle"),
+    ];
+    let (server, cache) = (Server::start(&folder, "unet/", &pickled), tempfile::tempdir().unwrap());
+    let mut hub = server.hub(&cache);
+    let said = ["owner/name/vae", "diffusion_pytorch_model.bin is a pickle", "weights_only=True"];
+    says(hub.fetch_whole(&name("owner/name"), None, WHOLE), &said);
+    assert!(!server.asked().iter().any(|p| p.ends_with(".bin")));
+    hub.offline = true;
+    says(hub.fetch_whole(&name("owner/name"), None, WHOLE), &["HF_HUB_OFFLINE"]);
 }

@@ -1,0 +1,158 @@
+//! How well an autoencoder gives back images that it has and has not seen.
+
+use anyhow::{Result, anyhow};
+use heldout_core::{
+    Autoencoder, Clock, Error, EvalWeights, Evaluation, FeatureExtractor, Flow, Observer, Persist, State,
+    Update,
+};
+use heldout_features::in_batches;
+use heldout_metrics::{frechet_distance, psnr, rows, ssim};
+use heldout_train::{Event, Sink};
+use heldout_vae::LatentModel;
+use ndarray::{Array4, ArrayView4};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tch::{Device, Kind, Tensor};
+
+/// Images in `[-1, 1]` span this.
+const RANGE: f64 = 2.0;
+
+/// How well an autoencoder gives images back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReconstructionQuality {
+    /// Peak signal-to-noise ratio of all images together, in dB.
+    pub psnr: f64,
+    /// Mean structural similarity; absent for images of fewer than 11 pixels a side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssim: Option<f64>,
+    /// Mean absolute difference, of a span of 2.
+    pub l1: f64,
+    /// Fréchet distance to the originals, under its name, where a feature network is named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub frechet: BTreeMap<String, f64>,
+}
+
+impl ReconstructionQuality {
+    /// Its numbers by name.
+    pub fn named(&self) -> Vec<(String, f64)> {
+        let mut all = vec![("PSNR".to_owned(), self.psnr), ("L1".to_owned(), self.l1)];
+        all.extend(self.ssim.map(|ssim| ("SSIM".to_owned(), ssim)));
+        all.extend(self.frechet.clone());
+        all
+    }
+}
+
+/// What an autoencoder makes of images `[N, C, H, W]` in `[-1, 1]`, `batch` at a time.
+pub(crate) fn reconstructions(model: &dyn Autoencoder, images: &Tensor, batch: i64) -> Tensor {
+    let n = images.size()[0];
+    let rows = |first: i64| model.decode(&model.encode(&images.narrow(0, first, batch.min(n - first))));
+    let all: Vec<Tensor> = tch::no_grad(|| (0..n).step_by(batch as usize).map(rows).collect());
+    Tensor::cat(&all, 0).clamp(-1.0, 1.0)
+}
+
+/// Of reconstructions beside their images, both `[N, C, H, W]` in `[-1, 1]`.
+pub(crate) fn quality(
+    seen: &Tensor,
+    images: &Tensor,
+    network: Option<&dyn FeatureExtractor>,
+    batch: i64,
+) -> Result<ReconstructionQuality> {
+    let (a, b) = (array(seen)?, array(images)?);
+    let similarity = match images.size()[2..].iter().all(|side| *side >= 11) {
+        true => {
+            let each = ssim(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?;
+            Some(each.iter().sum::<f64>() / each.len() as f64)
+        }
+        false => None,
+    };
+    let mut frechet = BTreeMap::new();
+    if let Some(network) = network {
+        let features = |x: &Tensor| -> heldout_core::Result<Tensor> {
+            let n = x.size()[0];
+            let part = |first: i64| Ok((x.narrow(0, first, batch.min(n - first)) + 1.0) / 2.0);
+            let parts = in_batches(network, (0..n).step_by(batch as usize).map(part));
+            let all = parts.map(|out| Ok(out?.features)).collect::<heldout_core::Result<Vec<_>>>()?;
+            Ok(Tensor::cat(&all, 0))
+        };
+        let (ours, theirs) = (rows(&features(seen)?)?, rows(&features(images)?)?);
+        let found = frechet_distance(theirs.view(), ours.view()).map_err(|e| anyhow!(Error::from(e)))?;
+        frechet
+            .insert(heldout_metrics::title(heldout_metrics::FeatureMetric::Fd, network.name()), found.value);
+    }
+    Ok(ReconstructionQuality {
+        psnr: psnr(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?.pooled,
+        ssim: similarity,
+        l1: (seen - images).abs().mean(Kind::Double).double_value(&[]),
+        frechet,
+    })
+}
+
+fn array(x: &Tensor) -> Result<Array4<f32>> {
+    let size: Vec<usize> = x.size().iter().map(|n| *n as usize).collect();
+    let numbers =
+        Vec::<f32>::try_from(x.to_device(Device::Cpu).to_kind(Kind::Float).contiguous().flatten(0, -1))?;
+    let shape = [size[0], size[1], size[2], size[3]];
+    Ok(ArrayView4::from_shape(shape, &numbers)?.to_owned())
+}
+
+/// Measures reconstructions of training and held-out images, as many of both, while an autoencoder trains.
+#[derive(Debug)]
+pub(crate) struct Reconstructions {
+    pub(crate) model: Rc<dyn LatentModel>,
+    pub(crate) train: Tensor,
+    pub(crate) held_out: Tensor,
+    pub(crate) every: u64,
+    pub(crate) batch: i64,
+    pub(crate) sink: Rc<dyn Sink>,
+    /// Held-out L1 of the last look, by which the best checkpoint is kept.
+    pub(crate) latest: Option<f64>,
+}
+
+impl Persist for Reconstructions {
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.values.extend(self.latest.map(|l1| ("latest".to_owned(), l1.into())));
+        state
+    }
+
+    fn load_state(&mut self, mut state: State) -> heldout_core::Result<()> {
+        self.latest = state.values.remove("latest").and_then(|v| v.as_f64());
+        Ok(())
+    }
+}
+
+impl Observer for Reconstructions {
+    fn name(&self) -> &'static str {
+        "reconstructions"
+    }
+
+    fn score(&self) -> Option<(&'static str, f64)> {
+        self.latest.map(|l1| ("reconstruction", l1))
+    }
+
+    fn after_step(
+        &mut self,
+        clock: Clock,
+        _: &Evaluation,
+        update: &dyn Update,
+    ) -> heldout_core::Result<Flow> {
+        let done = clock.step + 1;
+        if !done.is_multiple_of(self.every) && done != clock.total {
+            return Ok(Flow::Continue);
+        }
+        let _guard: Option<EvalWeights<'_>> = update.eval_weights();
+        let of = |images: &Tensor| {
+            let seen = reconstructions(self.model.as_ref(), images, self.batch);
+            quality(&seen, images, None, self.batch).map_err(|e| {
+                e.downcast().unwrap_or_else(|e| Error::config("reconstructions", format!("{e:#}")))
+            })
+        };
+        let (train, held_out) = (of(&self.train)?, of(&self.held_out)?);
+        self.latest = Some(held_out.l1);
+        for ((metric, train), (_, held_out)) in train.named().into_iter().zip(held_out.named()) {
+            self.sink.write(done, Event::Reconstruction { metric, train, held_out })?;
+        }
+        Ok(Flow::Continue)
+    }
+}
