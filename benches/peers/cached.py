@@ -19,14 +19,18 @@ QUICKSTART = "model.in_channels=4", "model.out_channels=4"
 DIT = ('model={kind="dit", in_channels=4, out_channels=4, sample_size=32, patch_size=2, depth=12, width=384, heads=6, num_classes=0, label_dropout=0.0}',)
 # Sets of the recipe, turns, steps of a turn.
 CASES = {
-    "faces": (('data.name="pixel-faces"', "data.split={held_out=1000, n_train=8000, seed=0}", *QUICKSTART), 15, 10),
-    "dit": (("data.split={held_out=4, n_train=8, seed=0}", "train.batch_size=8", "sample.batch_size=4", *DIT), 3, 1),
+    "faces": (('data.name="pixel-faces"', "data.split={held_out=500, n_train=1000, seed=0}", *QUICKSTART), 9, 5),
+    "dit": (("data.split={held_out=4, n_train=4, seed=0}", "train.batch_size=4", "sample.batch_size=4", *DIT), 3, 1),
 }
 
 
 def heldout(*arguments):
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
     return subprocess.run([HELDOUT, *map(str, arguments)], check=True, env=environment)
+
+
+def options(sets):
+    return [part for text in sets for part in ("--set", text)]
 
 
 def images(folder, n):
@@ -47,16 +51,16 @@ def main():
             place = Path(place)
             autoencoder = place / "run/autoencoder"
             if name == "faces":
-                heldout("train-autoencoder", "pixel-faces", "--out", place / "run", "--set", "train.steps=20")
+                few = "train.steps=20", "data.split.n_train=1000"
+                heldout("train-autoencoder", "pixel-faces", "--out", place / "run", *options(few))
             else:
                 make("kl-f8", autoencoder)
-                images(place / "images", 12)
+                images(place / "images", 8)
                 sets = (f'data.name="{place}/images"', *sets)
             sets = (f'latent.autoencoder="{autoencoder}"', f'latent.cache="{place}/latents"', *sets)
             anew = place / f"{name}-encoded-anew.toml"
             anew.write_text("[latent]\ncached = false\n")
-            options = [part for text in sets for part in ("--set", text)]
-            heldout("cost", "quickstart", "--with", anew, "--rounds", rounds, "--steps", steps, *options)
+            heldout("cost", "quickstart", "--with", anew, "--rounds", rounds, "--steps", steps, *options(sets))
 
 
 if __name__ == "__main__":

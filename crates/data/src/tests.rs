@@ -1,7 +1,7 @@
 //! Formats, every kind of damage, and the laws of splits and batches.
 
-mod attributes;
 mod arrays;
+mod attributes;
 mod captions;
 mod latents;
 mod streams;

@@ -5,7 +5,7 @@ mod measure;
 mod pipeline;
 mod show;
 
-pub use field::ReceptiveField;
+pub(crate) use field::ReceptiveField;
 pub use pipeline::{Described, PartDescription, PipelineDescription, describe_any};
 
 use crate::sample::{arm_folder, trained};

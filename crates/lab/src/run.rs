@@ -147,6 +147,8 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
         recipe.validation.images = recipe.validation.images.min(8);
         recipe.sample.samples = recipe.sample.samples.min(4);
         recipe.sample.steps = recipe.sample.steps.min(2);
+        recipe.monitor.samples = recipe.monitor.samples.min(4);
+        recipe.monitor.sampling_steps = recipe.monitor.sampling_steps.min(2);
         if let Some(latent) = &mut recipe.latent {
             (latent.autoencoder_steps, latent.cache) = (Some(1), Some(kept.clone()));
         }
@@ -190,7 +192,9 @@ fn verdict(study: &Study, results: &[ArmResult]) -> String {
         if results.iter().any(|r| r.name == *name && r.adapter.is_some()) {
             let f1 = |of: fn(&AdapterResult) -> f64| mean(&|r| r.adapter.as_ref().map_or(0.0, of), name);
             let (ours, theirs) = (f1(|a| a.edge_f1), f1(|a| a.edge_f1_unconditional));
-            clauses.push(format!("with {name} its edges are where they should be with F1 {ours:.2}, without with {theirs:.2}"));
+            clauses.push(format!(
+                "with {name} its edges are where they should be with F1 {ours:.2}, without with {theirs:.2}"
+            ));
         }
     }
     let answer = match (study.arms.len(), copies && makes) {

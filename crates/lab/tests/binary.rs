@@ -445,7 +445,8 @@ fn the_recipes_that_ship_build_and_run() {
     let listed = place.succeed(&["experiment", "--list"]);
     assert!(listed.contains("quickstart"), "{listed}");
     let recipes = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")).unwrap();
-    let mut names: Vec<PathBuf> = recipes.map(|entry| entry.unwrap().path()).filter(|p| p.is_file()).collect();
+    let mut names: Vec<PathBuf> =
+        recipes.map(|entry| entry.unwrap().path()).filter(|p| p.is_file()).collect();
     names.sort();
     for name in names.iter().filter_map(|path| path.file_stem()?.to_str()) {
         assert!(listed.contains(name), "{name} is not listed");

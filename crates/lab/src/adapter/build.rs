@@ -220,7 +220,7 @@ impl Site<'_> {
         base: &nn::VarStore,
         vars: &nn::VarStore,
         nets: &mut Vec<(String, Rc<dyn Adapter>)>,
-    ) -> Result<Vec<(String, Box<dyn Adapter>, Weight)>> {
+    ) -> Result<Vec<NamedPart>> {
         let split = Split::colour_structure_texture();
         let named = split.names().filter_map(|name| Some((name, config.parts.get(name)?)));
         let make = |(name, part): (&str, &PartConfig)| {
@@ -274,6 +274,9 @@ impl Site<'_> {
         (self.space.images[1] / self.space.shape[1]).max(1)
     }
 }
+
+/// A part of a decoupled prediction: its name, its net and how much of it is added.
+type NamedPart = (String, Box<dyn Adapter>, Weight);
 
 /// The blocks of a UNet.
 fn unet_plan(model: &ModelConfig) -> heldout_core::Result<Option<Plan>> {

@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 
 /// How far an edge may lie from where it was asked for, in pixels.
 const TOLERANCE: i64 = 0;
-/// Held-out images that sensitivity and interference are taken on, at most.
-const IMAGES: i64 = 64;
+/// Held-out images that sensitivity and interference are taken on, at most, and no more than those of a validation.
+const IMAGES: i64 = 32;
 
 /// What an adapter does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     fn new(arm: &'a Arm<'_>, hints: &Hints) -> Result<Self> {
-        let rows = IMAGES.min(arm.held_out.size()[0]);
+        let rows = IMAGES.min(arm.recipe.validation.images as i64).min(arm.held_out.size()[0]);
         let null = arm.recipe.regularization.null_class().filter(|_| arm.recipe.model.classes() > 0);
         Ok(Self {
             x_start: arm.in_space.held_out.narrow(0, 0, rows),

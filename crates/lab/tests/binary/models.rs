@@ -38,9 +38,12 @@ fn presets_have_the_published_sizes() {
         let memory = &found["training_memory"];
         assert!(memory["total"].as_u64().unwrap() > 16 * trainable as u64, "{memory}");
     }
-    for (name, parameters, latent) in
-        [("vae-kl-f8", 83_653_863i64, Some([4, 64, 64])), ("sd-1.5-controlnet", 361_279_120, None)]
-    {
+    for (name, parameters, latent) in [
+        ("vae-kl-f8", 83_653_863i64, Some([4, 64, 64])),
+        ("vq-f4", 55_322_782, Some([3, 64, 64])),
+        ("taesd", 2_445_063, Some([4, 64, 64])),
+        ("sd-1.5-controlnet", 361_279_120, None),
+    ] {
         let found = described(&place, &[name]);
         assert_eq!(found["trainable_parameters"], parameters, "{name}");
         assert!(found["effective_receptive_field"].is_null());

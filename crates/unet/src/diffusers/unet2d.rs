@@ -13,7 +13,6 @@ use serde_json::Value;
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct UNet2DModelConfig {
-    #[serde(skip_serializing_if = "Value::is_null")] // a recipe in TOML has no null
     #[serde(skip_serializing_if = "Value::is_null")]
     pub sample_size: Value,
     pub in_channels: i64,

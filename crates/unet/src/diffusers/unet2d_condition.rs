@@ -48,7 +48,6 @@ impl Depth {
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct UNet2DConditionModelConfig {
-    #[serde(skip_serializing_if = "Value::is_null")] // a recipe in TOML has no null
     #[serde(skip_serializing_if = "Value::is_null")]
     pub sample_size: Value,
     pub in_channels: i64,
