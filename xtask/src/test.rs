@@ -11,6 +11,8 @@ pub(crate) fn test(args: &[String]) -> Result<()> {
     tools::ensure("cargo-nextest")?;
     let mut nextest = process::cargo();
     nextest.args(["nextest", "run", "--workspace", "--no-fail-fast"]).args(args).env("PATH", tools::path()?);
+    // A process for each core runs already: threads of libtorch would wait for each other.
+    nextest.env("OMP_NUM_THREADS", "1");
     process::run(&mut nextest)?;
     if args.is_empty() {
         let mut doc = process::cargo();

@@ -283,11 +283,10 @@ fn start(
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted => {
-            match folder.join("recipe.toml").is_file() {
-                true => {
-                    eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display())
-                }
-                false => eprintln!("interrupted before the run began; the same command goes on"),
+            if folder.join("recipe.toml").is_file() {
+                eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display());
+            } else {
+                eprintln!("interrupted before the run began; the same command goes on");
             }
             Ok(ExitCode::from(130))
         }

@@ -147,6 +147,9 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
         recipe.validation.images = recipe.validation.images.min(8);
         recipe.sample.samples = recipe.sample.samples.min(4);
         recipe.sample.steps = recipe.sample.steps.min(2);
+        let split = &mut recipe.data.split;
+        split.n_train = split.n_train.min(512.max(recipe.train.batch_size));
+        split.held_out = split.held_out.min(128);
         recipe.monitor.samples = recipe.monitor.samples.min(4);
         recipe.monitor.sampling_steps = recipe.monitor.sampling_steps.min(2);
         if let Some(latent) = &mut recipe.latent {

@@ -183,7 +183,7 @@ fn texts_that_cannot_be_told_are_errors() {
     copy("sd/text_encoder", "alone", &["config.json", "model.safetensors"]);
     says(1, &["text.encoder=alone"], &["alone", "tokenizer.json", "vocab.json"]);
     copy("sd/tokenizer", "tokenizer", &["tokenizer.json"]);
-    says(2, &[&aligned("alone")], &["alone"]);
+    says(1, &[&aligned("alone")], &["alone", "text_projection"]);
 
     let metadata = place.path("captioned/metadata.jsonl");
     let lines = fs::read_to_string(&metadata).unwrap();
