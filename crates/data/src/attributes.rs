@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What each of some attributes must be: a value of the table, or [`ANY`] for every value but none.
+/// What each of some attributes must be: a value of the table, or `any` for every value but none.
 pub type AttributeFilter = BTreeMap<String, String>;
 
 /// Stands for every value that is not empty.

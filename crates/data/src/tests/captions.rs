@@ -17,12 +17,12 @@ fn captions_belong_to_images_by_their_names() {
         fs::create_dir(folder.path().join(class)).unwrap();
         save(&folder.path().join(class).join("0.png"), 50);
     }
-    let lines = "{\"file_name\": \"b/0.png\", \"text\": \"a caf\u{e9}\", \"size\": 3}\r\n\r\n\
+    let lines = "{\"file_name\": \"b/0.png\", \"text\": \"a r\u{e9}sum\u{e9}\", \"size\": 3}\r\n\r\n\
                  {\"text\": \"a \\\"cat\\\"\", \"file_name\": \"./a/0.png\"}";
     write(folder.path(), lines);
     let set = ImageSet::open(folder.path()).unwrap();
     let captions = set.captions.as_ref().unwrap();
-    assert_eq!(captions.texts, ["a \"cat\"", "a caf\u{e9}"]);
+    assert_eq!(captions.texts, ["a \"cat\"", "a r\u{e9}sum\u{e9}"]);
     assert_eq!(captions.lines, [3, 1]);
     assert_eq!(set.labels.as_deref(), Some(&[0, 1][..]), "classes stay beside texts");
     let error = captions.error(0, "is too long").to_string();
