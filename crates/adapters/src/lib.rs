@@ -18,8 +18,8 @@ pub use decoupled::Decoupled;
 pub use dit_control::{DIT_CONTROL_OWN, DitControl, DitControlConfig};
 pub use factors::{Factor, LowPass, Split};
 pub use lora::{LoraConfig, LoraFile, LoraSet};
-pub use measures::{Change, Condition, Estimate, Sensitivity, condition_sensitivity, interference};
-pub use several::{Scaled, Several, Weight};
+pub use measures::{Change, Condition, Sensitivity, condition_sensitivity, interference};
+pub use several::{ScaledSites, Several, Weight};
 pub use t2i_adapter::{T2iAdapter, T2iAdapterConfig, T2iAdapterType};
 
 #[cfg(test)]

@@ -1,27 +1,8 @@
 //! How far conditions are used, and how far adapters are in each other's way.
 
-use heldout_core::{Adapter, Backbone, Cond, Denoiser, Error, Input, Residuals, Result, like, stream};
+use heldout_core::{Adapter, Backbone, Cond, Denoiser, Error, Input, Mean, Residuals, Result, like, stream};
 use std::ops::Range;
 use tch::{Kind, Tensor};
-
-/// A mean over examples with its standard error.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
-    /// The mean.
-    pub mean: f64,
-    /// Standard deviation over the root of the number; not a number for one example.
-    pub standard_error: f64,
-}
-
-impl Estimate {
-    /// Of `rows` `[B]`.
-    fn of(rows: &Tensor) -> Self {
-        let rows = rows.to_kind(Kind::Double);
-        let n = rows.numel() as f64;
-        let deviation = rows.std(true).double_value(&[]);
-        Self { mean: rows.mean(Kind::Double).double_value(&[]), standard_error: deviation / n.sqrt() }
-    }
-}
 
 /// Norm of each row, `[B, ..] -> [B]`, f64.
 fn norms(x: &Tensor) -> Tensor {
@@ -89,7 +70,7 @@ pub struct Sensitivity {
     /// The time.
     pub t: f64,
     /// `|f(c') - f(c)| / |f(c)|` over the examples, where `c'` is changed: 0 for a condition that is not used.
-    pub relative: Estimate,
+    pub relative: Mean,
 }
 
 /// How far a model uses a condition, at each of `times`: `x_start` `[B, C, ..]`, images that go with `cond`. Noise and partners are
@@ -118,7 +99,7 @@ pub fn condition_sensitivity(
         let m = model.schedule().marginal(&level);
         let x_t = like(&m.alpha, x_start) * x_start + like(&m.sigma, x_start) * noise;
         let (with, without) = (model.denoise(&x_t, &level, cond), model.denoise(&x_t, &level, &changed));
-        let relative = Estimate::of(&ratio(&norms(&(without - &with)), &norms(&with)));
+        let relative = Mean::of(&ratio(&norms(&(without - &with)), &norms(&with)));
         Sensitivity { t: *t, relative }
     };
     Ok(tch::no_grad(|| times.iter().enumerate().map(at).collect()))
@@ -130,11 +111,7 @@ pub fn condition_sensitivity(
 ///
 /// # Errors
 /// A hint of another shape than the two take.
-pub fn interference(
-    backbone: &dyn Backbone,
-    [a, b]: [&dyn Adapter; 2],
-    input: Input<'_>,
-) -> Result<Estimate> {
+pub fn interference(backbone: &dyn Backbone, [a, b]: [&dyn Adapter; 2], input: Input<'_>) -> Result<Mean> {
     let both = [a, b];
     crate::several::check_each(both.into_iter(), input)?;
     if input.cond.hint.is_none() {
@@ -149,6 +126,6 @@ pub fn interference(
         let (of_a, of_b) = (with(&mut a), with(&mut b));
         let of_both = backbone.forward(input, &mut (&mut a, &mut b)) - &neither;
         let apart = norms(&of_a) + norms(&of_b);
-        Estimate::of(&ratio(&norms(&(of_both - of_a - of_b)), &apart))
+        Mean::of(&ratio(&norms(&(of_both - of_a - of_b)), &apart))
     }))
 }

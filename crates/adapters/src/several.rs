@@ -114,12 +114,12 @@ impl Adapter for Several {
 
 /// An adapter with a scale for each of its sites.
 #[derive(Debug)]
-pub struct Scaled<A> {
+pub struct ScaledSites<A> {
     adapter: A,
     scales: Vec<f64>,
 }
 
-impl<A: Adapter> Scaled<A> {
+impl<A: Adapter> ScaledSites<A> {
     /// `scales` in the order of [`Adapter::sites`].
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl<A: Adapter> Scaled<A> {
     }
 }
 
-impl Scaled<ControlNet> {
+impl ScaledSites<ControlNet> {
     /// Guess mode: see [`ControlNet::guess_scales`]. The other half of it, as in diffusers, is guidance whose unconditional half
     /// has no hint: an adapter adds nothing there.
     pub fn guess(net: ControlNet) -> Self {
@@ -146,7 +146,7 @@ impl Scaled<ControlNet> {
     }
 }
 
-impl<A: Adapter> Adapter for Scaled<A> {
+impl<A: Adapter> Adapter for ScaledSites<A> {
     fn residuals(&self, input: Input<'_>) -> Residuals {
         let all = self.adapter.residuals(input).0.into_iter().zip(&self.scales);
         Residuals(all.map(|((site, residual), scale)| (site, residual * *scale)).collect())

@@ -4,6 +4,7 @@ mod clock;
 mod cond;
 mod curve;
 mod error;
+mod mean;
 mod metric;
 mod model;
 mod params;
@@ -18,6 +19,7 @@ pub use clock::{Clock, Curve};
 pub use cond::Cond;
 pub use curve::{CurveConfig, Ramp};
 pub use error::{Error, Result};
+pub use mean::Mean;
 pub use metric::{Estimate, FeatureExtractor, FeatureOutput, FeatureSets, Measurement, Metric};
 pub use model::{
     Adapted, Adapter, Autoencoder, Backbone, Denoiser, Input, NoiseSchedule, Parameterization,

@@ -37,6 +37,16 @@ pub trait FeatureExtractor: Debug {
     fn extract(&self, images: &Tensor) -> Result<FeatureOutput>;
 }
 
+impl<F: FeatureExtractor + ?Sized> FeatureExtractor for Rc<F> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn extract(&self, images: &Tensor) -> Result<FeatureOutput> {
+        (**self).extract(images)
+    }
+}
+
 /// Features `[N, D]` (pixels are features too) of the three sets between which generalisation is measured.
 #[derive(Debug)]
 pub struct FeatureSets<'a> {

@@ -134,26 +134,6 @@ pub trait Backbone: Debug {
     }
 }
 
-impl<B: Backbone + ?Sized> Backbone for Box<B> {
-    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
-        (**self).forward(input, probe)
-    }
-
-    fn check(&self, input: Input<'_>) -> Result<()> {
-        (**self).check(input)
-    }
-}
-
-impl<B: Backbone + ?Sized> Backbone for Rc<B> {
-    fn forward(&self, input: Input<'_>, probe: &mut dyn Probe) -> Tensor {
-        (**self).forward(input, probe)
-    }
-
-    fn check(&self, input: Input<'_>) -> Result<()> {
-        (**self).check(input)
-    }
-}
-
 /// `E[x_start | x_t]`, whatever the network predicts: all that a sampler, a penalty or a metric sees of a model.
 ///
 /// Law: no row sees another row.
@@ -298,42 +278,6 @@ pub trait Adapter: Debug {
     }
 }
 
-impl<A: Adapter + ?Sized> Adapter for Box<A> {
-    fn residuals(&self, input: Input<'_>) -> Residuals {
-        (**self).residuals(input)
-    }
-
-    fn sites(&self) -> Vec<Site> {
-        (**self).sites()
-    }
-
-    fn hint_channels(&self) -> i64 {
-        (**self).hint_channels()
-    }
-
-    fn check(&self, input: Input<'_>) -> Result<()> {
-        (**self).check(input)
-    }
-}
-
-impl<A: Adapter + ?Sized> Adapter for Rc<A> {
-    fn residuals(&self, input: Input<'_>) -> Residuals {
-        (**self).residuals(input)
-    }
-
-    fn sites(&self) -> Vec<Site> {
-        (**self).sites()
-    }
-
-    fn hint_channels(&self) -> i64 {
-        (**self).hint_channels()
-    }
-
-    fn check(&self, input: Input<'_>) -> Result<()> {
-        (**self).check(input)
-    }
-}
-
 /// Tensors to be added at named sites.
 #[derive(Debug, Default)]
 pub struct Residuals(pub Vec<(Site, Tensor)>);
@@ -379,3 +323,36 @@ pub trait Autoencoder: Debug {
     /// The way back.
     fn decode(&self, z: &Tensor) -> Tensor;
 }
+
+/// What is behind a pointer does what it does.
+macro_rules! forwards {
+    ($pointer:ident: $of:ident { $(fn $name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)* }) => {
+        impl<T: $of + ?Sized> $of for $pointer<T> {
+            $(fn $name(&self, $($arg: $kind),*) -> $out {
+                (**self).$name($($arg),*)
+            })*
+        }
+    };
+}
+
+macro_rules! behind_pointers {
+    ($of:ident $methods:tt) => {
+        forwards!(Box: $of $methods);
+        forwards!(Rc: $of $methods);
+    };
+}
+
+behind_pointers!(Backbone {
+    fn forward(input: Input<'_>, probe: &mut dyn Probe) -> Tensor;
+    fn check(input: Input<'_>) -> Result<()>;
+});
+behind_pointers!(Adapter {
+    fn residuals(input: Input<'_>) -> Residuals;
+    fn sites() -> Vec<Site>;
+    fn hint_channels() -> i64;
+    fn check(input: Input<'_>) -> Result<()>;
+});
+behind_pointers!(Autoencoder {
+    fn encode(x: &Tensor) -> Tensor;
+    fn decode(z: &Tensor) -> Tensor;
+});

@@ -5,8 +5,9 @@ use crate::array::{ArrayFile, Element};
 use heldout_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const INDEX: &str = "latents.json";
 const ARRAY: &str = "latents";
@@ -85,8 +86,8 @@ impl LatentCache {
         Ok(Some(Self { shards, per_shard, count: index.count, shape: index.shape, labels: None }))
     }
 
-    /// Writes latents of `count` images into `folder`: `encode` gives those of some images `[n, C, H, W]`, on any device.
-    /// The folder is whole or not there; what it held is replaced.
+    /// Writes latents of `count` images into `folder`: `encode` gives those of `batch` images at a time, `[n, C, H, W]`, on any
+    /// device. The folder is whole or not there; what it held is replaced.
     ///
     /// # Errors
     /// Whatever `encode` and the file system say; latents that are not finite.
@@ -94,7 +95,7 @@ impl LatentCache {
         folder: &Path,
         source: &LatentSource,
         count: usize,
-        mut encode: impl FnMut(std::ops::Range<usize>) -> Result<Tensor>,
+        mut encode: impl FnMut(Range<usize>) -> Result<Tensor>,
         batch: usize,
     ) -> Result<Self> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -104,34 +105,20 @@ impl LatentCache {
         let _ = fs::remove_dir_all(&aside); // of a process that was killed
         fs::create_dir(&aside).map_err(Error::io(&aside))?;
         let mut fill = || -> Result<()> {
-            let mut shape = None;
-            let (mut pending, mut held, mut number) = (Vec::new(), 0, 0);
-            let mut first = 0;
-            while first < count {
-                let last = (first + batch.max(1)).min(count);
+            let mut writer = ShardWriter::new(&aside);
+            for first in (0..count).step_by(batch.max(1)) {
+                let images = first..(first + batch.max(1)).min(count);
                 let latents =
-                    tch::no_grad(|| encode(first..last))?.to_device(tch::Device::Cpu).to_kind(Kind::Float);
-                let size = latents.size();
+                    tch::no_grad(|| encode(images.clone()))?.to_device(Device::Cpu).to_kind(Kind::Float);
                 if !latents.sum(Kind::Double).double_value(&[]).is_finite() {
-                    let reason = format!("of images {first} to {}: not finite", last - 1);
+                    let reason = format!("of images {first} to {}: not finite", images.end - 1);
                     return Err(Error::config("latents", reason));
                 }
-                let found = [size[1], size[2], size[3]].map(|n| n as usize);
-                let rows = rows_of_shard(*shape.get_or_insert(found));
-                held += last - first;
-                pending.push(latents);
-                while held >= rows || (last == count && held > 0) {
-                    let all = Tensor::cat(&pending, 0);
-                    let n = rows.min(held);
-                    write_shard(&shard_path(&aside, number), &all.narrow(0, 0, n as i64))?;
-                    pending = vec![all.narrow(0, n as i64, (held - n) as i64)];
-                    (held, number) = (held - n, number + 1);
-                }
-                first = last;
+                writer.add(latents)?;
             }
-            let Some(shape) = shape else { return Err(Error::config("latents", "of no image")) };
-            let index = Index { source: source.clone(), count, shape };
+            let shape = writer.finish()?;
             let path = aside.join(INDEX);
+            let index = Index { source: source.clone(), count, shape };
             let text = serde_json::to_vec_pretty(&index).map_err(|e| Error::file(&path, e.to_string()))?;
             fs::write(&path, text).map_err(Error::io(&path))?;
             File::open(&aside).and_then(|f| f.sync_all()).map_err(Error::io(&aside))
@@ -156,6 +143,52 @@ impl LatentCache {
 
     fn numbers(&self) -> usize {
         self.shape.iter().product()
+    }
+}
+
+/// Cuts latents that come in batches into shards.
+struct ShardWriter<'a> {
+    folder: &'a Path,
+    /// What is not written yet, and its rows.
+    pending: Vec<Tensor>,
+    held: usize,
+    written: usize,
+    shape: Option<[usize; 3]>,
+}
+
+impl<'a> ShardWriter<'a> {
+    fn new(folder: &'a Path) -> Self {
+        Self { folder, pending: Vec::new(), held: 0, written: 0, shape: None }
+    }
+
+    /// Adds `[n, C, H, W]`; full shards are written.
+    fn add(&mut self, latents: Tensor) -> Result<()> {
+        let size = latents.size();
+        let shape = *self.shape.get_or_insert([size[1], size[2], size[3]].map(|n| n as usize));
+        self.held += size[0] as usize;
+        self.pending.push(latents);
+        while self.held >= rows_of_shard(shape) {
+            self.write(rows_of_shard(shape))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest; gives `[C, H, W]`.
+    fn finish(mut self) -> Result<[usize; 3]> {
+        let shape = self.shape.ok_or_else(|| Error::config("latents", "of no image"))?;
+        if self.held > 0 {
+            self.write(self.held)?;
+        }
+        Ok(shape)
+    }
+
+    fn write(&mut self, rows: usize) -> Result<()> {
+        let all = Tensor::cat(&self.pending, 0);
+        write_shard(&shard_path(self.folder, self.written), &all.narrow(0, 0, rows as i64))?;
+        let rest = self.held - rows;
+        self.pending = vec![all.narrow(0, rows as i64, rest as i64)];
+        (self.held, self.written) = (rest, self.written + 1);
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The loss along the line between two sets of weights.
 
-use crate::{Mean, PairedSets};
+use crate::PairedSets;
+use heldout_core::Mean;
 use heldout_core::{Batch, Denoiser, Error, EvalWeights, Params, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;

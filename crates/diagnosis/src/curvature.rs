@@ -1,7 +1,7 @@
 //! Curvature of the loss at the weights: the ends of the Hessian's spectrum and its trace.
 
-use crate::Mean;
 use crate::hessian::{Hessian, dot};
+use heldout_core::Mean;
 use heldout_core::{Batch, Clock, Error, Objective, Params, Result, stream};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

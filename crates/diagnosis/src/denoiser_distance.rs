@@ -1,7 +1,8 @@
 //! Where a model stands between the memorising denoiser and the true one, per noise level.
 
+use crate::PairedSets;
 use crate::paired_sets::Level;
-use crate::{Mean, PairedSets};
+use heldout_core::Mean;
 use heldout_core::{Batch, Denoiser, Result, mean_flat};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;

@@ -1,6 +1,7 @@
 //! Held-out minus training loss per noise level.
 
-use crate::{Mean, PairedSets};
+use crate::PairedSets;
+use heldout_core::Mean;
 use heldout_core::{Denoiser, Result};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The gradient noise scale: from which batch size on a larger one gains little.
 
-use crate::Mean;
 use crate::gradient::{evaluate, gradient};
+use heldout_core::Mean;
 use heldout_core::{Batch, Clock, Error, Objective, Params, Result, stream};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

@@ -7,19 +7,19 @@ use crate::evaluate::{Evaluated, evaluate};
 use crate::machine::peak_rss_bytes;
 use crate::monitor::{monitor, network};
 use crate::parts::Parts;
-use crate::progress::{Bar, Progress};
+use crate::progress::{Bar, Progress, go_on, seconds_of};
 use crate::recipe::Recipe;
 use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap};
 use crate::sink::ArmSink;
-use crate::space::Space;
-use anyhow::{Context, Result, anyhow};
-use heldout_core::{Batch, BatchSource, Clock, Error, Observer, Persist, Preconditioned, stream};
+use crate::space::{Source, Space};
+use anyhow::{Result, anyhow};
+use heldout_core::{Batch, BatchSource, Clock, Error, Observer, Preconditioned, stream};
 use heldout_data::{Batches, Examples, ImageSet, LatentCache, Split, find, matching};
 use heldout_features::FeaturesConfig;
 use heldout_train::{
-    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, Sink, TrainLogger, Training,
-    ValidationSets, Validator, train, write_atomically,
+    Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, TrainLogger, Training, ValidationSets,
+    Validator, train, write_atomically,
 };
 use std::fs;
 use std::path::Path;
@@ -104,10 +104,13 @@ impl<'a> Arm<'a> {
             return Err(anyhow!(Error::config("model.out_channels", reason)));
         }
         let (train, held_out) = (set.tensor(&split.train, device)?, set.tensor(&split.held_out, device)?);
-        let latents = space.cached(recipe, &set, &split.train, seed, device)?.map(Rc::new);
-        let rows = recipe.sample.batch_size;
-        let in_space =
-            Sets { train: space.of_images(&train, rows), held_out: space.of_images(&held_out, rows) };
+        let of_train = Source { set: &set, indices: &split.train, name: "train" };
+        let of_held_out = Source { set: &set, indices: &split.held_out, name: "held-out" };
+        let latents = space.examples(recipe, &of_train, seed, device)?.map(Rc::new);
+        let in_space = Sets {
+            train: space.plain(recipe, &of_train, &train, device)?,
+            held_out: space.plain(recipe, &of_held_out, &held_out, device)?,
+        };
         let told = |config| TextConditions::open(config, &recipe.model, (&set, &split), seed, device);
         let texts = recipe.text.as_ref().map(told).transpose()?;
         let bases = None;
@@ -168,8 +171,7 @@ impl<'a> Arm<'a> {
 
     /// A batch of `size` training images, with labels where the model is told of them.
     pub(crate) fn batch_of(&self, size: usize) -> Result<Batch> {
-        let mut batch =
-            self.captioned(Box::new(self.batches_of(size)?))?.batch(Clock { step: 0, total: 1 })?;
+        let mut batch = self.encoded(self.batches_of(size)?)?.batch(Clock { step: 0, total: 1 })?;
         if self.recipe.model.classes() == 0 {
             batch.cond.label = None;
         }
@@ -181,6 +183,11 @@ impl<'a> Arm<'a> {
         let labels = self.set.labels.as_ref()?;
         let classes = labels.iter().max()? + 1;
         Some((self.split.held_out.iter().map(|i| labels[*i]).collect(), classes as usize))
+    }
+
+    /// Batches as the model is given them, with what it is told of them.
+    pub(crate) fn encoded(&self, batches: Batches) -> Result<Box<dyn BatchSource>> {
+        self.captioned(self.space.source(self.recipe, batches, self.seed)?)
     }
 
     fn batches_of(&self, size: usize) -> Result<Batches> {
@@ -272,16 +279,7 @@ impl<'a> Arm<'a> {
             checkpoints: Some(&mut checkpoints),
             stopped: None,
         };
-        if let Some(loaded) = loaded {
-            for damage in loaded.damaged {
-                let message = format!("passed over a damaged checkpoint: {damage}");
-                bar.say(&message);
-                sink.write(from, Event::Note { message })?;
-            }
-            bar.say(&format!("{} seed {}: resumed after step {from}", self.name, self.seed));
-            training.load_state(loaded.state).context("checkpoint")?;
-            bar.skip(from);
-        }
+        go_on(&mut training, loaded, sink.as_ref(), bar, &format!("{} seed {}", self.name, self.seed))?;
         let total = self.recipe.train.steps;
         let until = self.recipe.train.stop_after.unwrap_or(total);
         let run = Run { seed: self.seed, rank: 0, from, until, total };
@@ -289,8 +287,7 @@ impl<'a> Arm<'a> {
         if matches!(ending, Ending::Interrupted(_)) {
             return Ok(ArmEnding::Interrupted);
         }
-        let seconds = observers.iter().find(|o| o.name() == "progress").map(|o| o.state());
-        let seconds = seconds.and_then(|s| s.values.get("seconds").and_then(|v| v.as_f64())).unwrap_or(0.0);
+        let seconds = seconds_of(&observers);
         bar.phase(&format!("{} seed {}: evaluating", self.name, self.seed));
         let started = Instant::now();
         let evaluated = {

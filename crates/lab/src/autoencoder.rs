@@ -11,14 +11,14 @@ use crate::dirs::project_root;
 use crate::evaluate::{grid, save_png};
 use crate::machine::peak_rss_bytes;
 use crate::networks::build;
-use crate::progress::{Bar, Progress};
+use crate::progress::{Bar, Progress, go_on, seconds_of};
 use crate::sink::ArmSink;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use heldout_adapters::copy_weights;
-use heldout_core::{Error, FeatureExtractor, Observer, Params, Persist, Update, stream};
+use heldout_core::{Error, FeatureExtractor, Observer, Params, Update, stream};
 use heldout_data::{Batches, ImageSet, Split, find, to_bytes};
 use heldout_features::{FeaturesConfig, Lpips};
-use heldout_train::{Checkpoints, Ending, Event, Run, Sink, TrainLogger, Training, train, write_atomically};
+use heldout_train::{Checkpoints, Ending, Run, TrainLogger, Training, train, write_atomically};
 use heldout_vae::{AutoencoderObjective, FrozenMaps, LatentStatistics, ObjectiveParts, Perceptual};
 use heldout_weights::AutoencoderModel;
 use quality::{Reconstructions, quality, reconstructions};
@@ -130,15 +130,7 @@ pub fn train_autoencoder(request: &AutoencoderRequest<'_>) -> Result<Option<Auto
         checkpoints: Some(&mut checkpoints),
         stopped: None,
     };
-    if let Some(loaded) = loaded {
-        for damage in loaded.damaged {
-            let message = format!("passed over a damaged checkpoint: {damage}");
-            bar.say(&message);
-            sink.write(from, Event::Note { message })?;
-        }
-        training.load_state(loaded.state).context("checkpoint")?;
-        bar.skip(from);
-    }
+    go_on(&mut training, loaded, sink.as_ref(), &bar, &recipe.name)?;
     let until = recipe.train.stop_after.unwrap_or(recipe.train.steps);
     let run = Run { seed: recipe.seed, rank: 0, from, until, total: recipe.train.steps };
     let ending = train(run, training, interrupt)?;
@@ -146,8 +138,7 @@ pub fn train_autoencoder(request: &AutoencoderRequest<'_>) -> Result<Option<Auto
     if matches!(ending, Ending::Interrupted(_)) {
         return Ok(None);
     }
-    let seconds = observers.iter().find(|o| o.name() == "progress").map(|o| o.state());
-    let seconds = seconds.and_then(|s| s.values.get("seconds").and_then(|v| v.as_f64())).unwrap_or(0.0);
+    let seconds = seconds_of(&observers);
     // The averaged weights are the ones that leave; what the objective trained beside them stays behind.
     let mut leaving = AutoencoderModel::fresh(model.config.clone(), device)?;
     {

@@ -2,9 +2,7 @@
 
 use crate::space::Space;
 use crate::texts::Texts;
-use heldout_core::{
-    Cond, Denoiser, Error, FeatureExtractor, FeatureOutput, NoiseSchedule, Result, mean_flat,
-};
+use heldout_core::{Cond, Denoiser, Error, FeatureExtractor, NoiseSchedule, Result, mean_flat};
 use heldout_features::{ClipVision, rgb};
 use heldout_regularization::{FrozenFeatures, TextAlignmentConfig};
 use heldout_samplers::{EmbeddingDistance, EmbeddingScore, RandomAffine, ScoreGuidance, XStartScore};
@@ -37,24 +35,10 @@ impl ClipRequest<'_> {
     }
 }
 
-/// The tower of images, shared by all scores.
-#[derive(Debug, Clone)]
-struct Tower(Rc<ClipVision>);
-
-impl FeatureExtractor for Tower {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn extract(&self, images: &Tensor) -> Result<FeatureOutput> {
-        self.0.extract(images)
-    }
-}
-
 /// Both towers.
 #[derive(Debug)]
 pub(crate) struct Clip {
-    images: Tower,
+    images: Rc<ClipVision>,
     texts: Texts,
 }
 
@@ -63,7 +47,7 @@ impl Clip {
     pub(crate) fn open(folder: &Path, device: Device) -> Result<Self> {
         let clip = Self {
             texts: Texts::of_folder(folder, device)?,
-            images: Tower(Rc::new(ClipVision::open(folder, device)?)),
+            images: Rc::new(ClipVision::open(folder, device)?),
         };
         let grey = Tensor::full([1, 3, 8, 8], 0.5, (Kind::Float, device));
         let image = tch::no_grad(|| clip.images.extract(&grey))?.features.size()[1];
@@ -129,7 +113,7 @@ impl<D: Denoiser> Denoiser for Untold<D> {
 /// Closeness to a text of the image that an estimate is, or decodes to; 0 for samples that are told of none.
 #[derive(Debug)]
 pub(crate) struct TextScore {
-    images: Tower,
+    images: Rc<ClipVision>,
     views: Option<RandomAffine>,
     autoencoder: Option<Rc<dyn LatentModel>>,
 }

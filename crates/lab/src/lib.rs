@@ -19,6 +19,7 @@ mod export;
 mod feature_metrics;
 mod forward;
 mod frozen;
+mod hash;
 mod machine;
 mod monitor;
 mod networks;

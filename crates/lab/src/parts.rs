@@ -53,7 +53,7 @@ impl Arm<'_> {
 
     /// Batches with all that is done to them.
     fn source(&self) -> Result<Box<dyn BatchSource>> {
-        let batches = self.captioned(self.space.source(self.recipe, self.batches()?, self.seed)?)?;
+        let batches = self.encoded(self.batches()?)?;
         let source = self.recipe.regularization.source(batches, self.shape(), self.seed);
         let inner = source.map_err(|e| e.within("regularization"))?;
         Ok(match self.hints() {

@@ -8,10 +8,12 @@ pub use request::{ControlRequest, PipelineRequest, sample_pipeline};
 use crate::texts::Texts;
 use anyhow::Result;
 use heldout_adapters::{LoraFile, LoraSet, Several, Weight};
-use heldout_core::{Adapted, Adapter, Backbone, Cond, Error, Preconditioned};
+use heldout_core::{Adapted, Adapter, Autoencoder, Backbone, Cond, Error, Preconditioned};
 use heldout_samplers::DiffusersScheduler;
+use heldout_vae::{TileSize, Tiled};
 use heldout_weights::{
-    AutoencoderModel, ControlNetModel, Model, OpenOptions, Parts, PipelineIndex, resolve_whole,
+    AutoencoderConfig, AutoencoderModel, ControlNetModel, Model, OpenOptions, Parts, PipelineIndex,
+    resolve_whole,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,8 @@ struct Pipeline {
     /// Channels of all hints together; 0 without a ControlNet.
     hint_channels: i64,
     autoencoder: Option<AutoencoderModel>,
+    /// Of the tiles that images are decoded in, if they are.
+    tiles: Option<TileSize>,
     texts: Option<Texts>,
     device: Device,
 }
@@ -113,6 +117,7 @@ impl Pipeline {
             let path = index.part(folder, "vae", &AUTOENCODERS)?;
             Ok(AutoencoderModel::open(&path.to_string_lossy(), device, options)?)
         });
+        let autoencoder = autoencoder.transpose()?;
         let texts = (told == Told::Text).then(|| {
             let encoder = index.part(folder, "text_encoder", &TEXT_ENCODERS)?;
             // As transformers names its variants; a file is opened with the configuration beside it.
@@ -134,7 +139,8 @@ impl Pipeline {
             classes: config.classes(),
             labels: labels(index.fields.get("id2label")),
             hint_channels,
-            autoencoder: autoencoder.transpose()?,
+            tiles: tiles(request, autoencoder.as_ref())?,
+            autoencoder,
             texts: texts.transpose()?,
             device,
         })
@@ -179,8 +185,7 @@ impl Pipeline {
     /// Pixels of a side for each place of what is sampled.
     fn factor(&self) -> Result<i64> {
         let Some(autoencoder) = &self.autoencoder else { return Ok(1) };
-        let side = 1 << 12;
-        Ok(side / autoencoder.config.latent_shape([autoencoder.config.channels(), side, side])?[1])
+        Ok(autoencoder.config.factor()?)
     }
 
     /// The shape of what is sampled for images of `size`, height and width; of those that the network was made for if
@@ -196,12 +201,14 @@ impl Pipeline {
     }
 
     /// Images `[B, C, H, W]` in `[-1, 1]` of what was sampled.
-    fn decoded(&self, sampled: Tensor) -> Tensor {
-        let images = match &self.autoencoder {
-            Some(autoencoder) => tch::no_grad(|| autoencoder.network.decode(&sampled)),
-            None => sampled,
+    fn decoded(&self, sampled: Tensor) -> Result<Tensor> {
+        let Some(autoencoder) = &self.autoencoder else { return Ok(sampled.clamp(-1.0, 1.0)) };
+        let network = autoencoder.network.clone();
+        let images = match self.tiles {
+            Some(size) => tch::no_grad(|| Ok::<_, Error>(Tiled::new(network, size)?.decode(&sampled)))?,
+            None => tch::no_grad(|| network.decode(&sampled)),
         };
-        images.clamp(-1.0, 1.0)
+        Ok(images.clamp(-1.0, 1.0))
     }
 
     /// The class that a user names, by its number or by one of its names.
@@ -271,6 +278,20 @@ impl Pipeline {
     }
 }
 
+/// The tiles that the user asks for: those of the autoencoder.
+fn tiles(request: &PipelineRequest<'_>, autoencoder: Option<&AutoencoderModel>) -> Result<Option<TileSize>> {
+    if !request.tiled {
+        return Ok(None);
+    }
+    match autoencoder.map(|autoencoder| &autoencoder.config) {
+        Some(AutoencoderConfig::AutoencoderKL(config)) => Ok(Some(config.tile_size())),
+        _ => {
+            let reason = "needs a pipeline with an AutoencoderKL: leave it out";
+            Err(Error::config("--tiled", reason).into())
+        }
+    }
+}
+
 /// An image file, `[3, H, W]` in `[0, 1]`.
 fn hint_image(path: &Path) -> Result<Tensor> {
     let image = image::open(path).map_err(|e| Error::file(path, format!("is no image: {e}")))?.to_rgb8();
@@ -327,7 +348,7 @@ fn control_nets(
         };
         let net = ControlNetModel::open(&folder.to_string_lossy(), request.device, options)?.network;
         let net: Box<dyn Adapter> =
-            if request.guess { Box::new(heldout_adapters::Scaled::guess(net)) } else { Box::new(net) };
+            if request.guess { Box::new(heldout_adapters::ScaledSites::guess(net)) } else { Box::new(net) };
         Ok((net, Weight::Fixed(control.scale)))
     };
     Ok(Some(Several(request.control.iter().map(open).collect::<Result<_>>()?)))

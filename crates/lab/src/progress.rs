@@ -1,6 +1,8 @@
 //! What a person sees while it runs.
 
+use anyhow::Context;
 use heldout_core::{Clock, Evaluation, Flow, Observer, Persist, Result, State, Update};
+use heldout_train::{Event, Loaded, Sink, Training};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Instant;
@@ -94,4 +96,30 @@ impl Observer for Progress {
         }
         Ok(Flow::Continue)
     }
+}
+
+/// Brings a training to its newest checkpoint, if it has one, and says so; damaged ones that were passed over are notes.
+pub(crate) fn go_on(
+    training: &mut Training<'_>,
+    loaded: Option<Loaded>,
+    sink: &dyn Sink,
+    bar: &Bar,
+    name: &str,
+) -> anyhow::Result<()> {
+    let Some(loaded) = loaded else { return Ok(()) };
+    for damage in loaded.damaged {
+        let message = format!("passed over a damaged checkpoint: {damage}");
+        bar.say(&message);
+        sink.write(loaded.step, Event::Note { message })?;
+    }
+    bar.say(&format!("{name}: resumed after step {}", loaded.step));
+    training.load_state(loaded.state).context("checkpoint")?;
+    bar.skip(loaded.step);
+    Ok(())
+}
+
+/// Seconds of a whole run, from its [`Progress`].
+pub(crate) fn seconds_of(observers: &[Box<dyn Observer>]) -> f64 {
+    let state = observers.iter().find(|o| o.name() == "progress").map(|o| o.state());
+    state.and_then(|s| s.values.get("seconds").and_then(|v| v.as_f64())).unwrap_or(0.0)
 }

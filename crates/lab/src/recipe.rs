@@ -6,6 +6,7 @@ pub(crate) use tables::{apply_all, parse, read_table};
 
 use crate::adapter::{AdapterConfig, check_bases, with_base_model};
 use crate::captioned::{self, TextConfig};
+use crate::hash::of_text;
 use crate::regularization::RegularizationConfig;
 use crate::space::LatentConfig;
 use anyhow::{Result, bail};
@@ -18,7 +19,6 @@ use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesCon
 use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tables::{merge, take, with_fragments};
@@ -291,7 +291,7 @@ impl Recipe {
     /// SHA-256 of the recipe and the seed: names what a checkpoint belongs to.
     pub fn fingerprint(&self, seed: u64) -> String {
         let text = serde_json::to_string(&(self, seed)).unwrap_or_default();
-        Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+        of_text(&text)
     }
 }
 

@@ -88,6 +88,10 @@ pub(crate) struct PipelineOptions {
     /// Images of one forward pass
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) batch_size: usize,
+    /// Decode latents in tiles of the autoencoder's own size: large images then take the memory of a tile. Other numbers than
+    /// the image as a whole, as in diffusers
+    #[arg(long)]
+    pub(crate) tiled: bool,
     /// Which of several precisions of the folder, as fp16
     #[arg(long, value_name = "NAME")]
     pub(crate) variant: Option<String>,
@@ -185,6 +189,7 @@ impl Sample {
                 guess: *guess,
                 lora: pipeline.lora.as_deref().map(|path| (path, pipeline.lora_scale)),
                 variant: pipeline.variant.as_deref(),
+                tiled: pipeline.tiled,
                 tensors: pipeline.tensors,
                 out: &out,
                 device,

@@ -2,6 +2,7 @@
 
 use crate::autoencoder::{AutoencoderRecipe, AutoencoderRequest, train_autoencoder};
 use crate::dirs::find_autoencoder;
+use crate::hash::{add_tensors, hex};
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, anyhow};
 use heldout_core::{Augment, Autoencoder, Batch, BatchSource, Clock, Cond, Error, stream};
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
+
+/// The purpose of draws that change images before they are encoded.
+const AUGMENTATION: &str = "augmentation before encoding";
 
 /// Diffusion of latents instead of pixels: a recipe's table `latent` is all that tells the two apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,48 +217,77 @@ impl Space {
             return Ok(Box::new(batches));
         }
         let augments = config.augments(self.images)?;
-        let seed = stream(seed, "augmentation before encoding", 0, 0);
+        let seed = stream(seed, AUGMENTATION, 0, 0);
         let augmented = Augmented { inner: batches, augments, seed, rank: 0 };
         let network: Rc<dyn Autoencoder> = model.network.clone();
         Ok(Box::new(Encoded::new(augmented, network, self.images, self.shape)?))
     }
 
-    /// Latents of the images `indices` of a set, augmented as the recipe says, on disk; made if they are not there. Row `i` is
-    /// of image `indices[i % n]`. `None` in the space of pixels, and where the recipe wants none on disk.
-    pub(crate) fn cached(
+    /// The images of a set as they are in this space, `[N, C, H, W]`: from disk where the recipe keeps latents there.
+    pub(crate) fn plain(
         &self,
         recipe: &Recipe,
-        set: &Rc<ImageSet>,
-        indices: &[usize],
+        of: &Source<'_>,
+        images: &Tensor,
+        device: Device,
+    ) -> Result<Tensor> {
+        match self.cached(recipe, of, None, device)? {
+            Some(latents) => Ok(latents.on(&Vec::from_iter(0..latents.len()), device)?),
+            None => Ok(self.of_images(images, recipe.sample.batch_size)),
+        }
+    }
+
+    /// What training batches are made of, on disk: latents of the training images, of several versions where the recipe
+    /// augments them. `None` in the space of pixels, and where the recipe wants none on disk.
+    pub(crate) fn examples(
+        &self,
+        recipe: &Recipe,
+        of: &Source<'_>,
         seed: u64,
+        device: Device,
+    ) -> Result<Option<LatentCache>> {
+        let augmented = recipe.latent.as_ref().is_some_and(|latent| !latent.augment.is_empty());
+        let seed = augmented.then(|| stream(seed, AUGMENTATION, 0, 0));
+        self.cached(recipe, of, seed, device)
+    }
+
+    /// Latents on disk, made if they are not there: of the images as they are, or augmented by the draws of a seed. Row `i` is
+    /// of the image `i % n`.
+    fn cached(
+        &self,
+        recipe: &Recipe,
+        of: &Source<'_>,
+        drawn: Option<u64>,
         device: Device,
     ) -> Result<Option<LatentCache>> {
         let (Some(config), Some(model)) = (&recipe.latent, &self.autoencoder) else { return Ok(None) };
         if !config.cached {
             return Ok(None);
         }
-        let batch = recipe.sample.batch_size;
         config.augments(self.images)?; // before the cache is looked for
-        let seed = stream(seed, "augmentation before encoding", 0, 0);
+        let (batch, copies) = (recipe.sample.batch_size, if drawn.is_some() { config.copies } else { 1 });
         // What is drawn depends on the seed and on how images are grouped.
-        let drawn = (!config.augment.is_empty()).then_some((&config.augment, config.copies, seed, batch));
+        let how = drawn.map(|seed| (&config.augment, copies, seed, batch));
         let source = LatentSource {
-            fingerprint: fingerprint(model, set, indices, &serde_json::to_string(&drawn)?)?,
+            fingerprint: fingerprint(model, of, &serde_json::to_string(&how)?)?,
             autoencoder: config.autoencoder.clone(),
-            data: format!("{} images of {}", indices.len(), set.title),
+            data: format!("{} images of {}", of.indices.len(), of.set.title),
         };
+        let versions = if drawn.is_some() { "-augmented" } else { "" };
         let folder = match &config.cache {
-            Some(folder) => folder.join(format!("latents-of-{}-images", indices.len())),
+            Some(folder) => folder.join(format!("{}{versions}-{}", of.name, of.indices.len())),
             None => config.kept()?.join("latents").join(&source.fingerprint[..32]),
         };
-        let (n, count) = (indices.len(), indices.len() * config.copies);
+        let (n, count) = (of.indices.len(), of.indices.len() * copies);
         let mut cache = match LatentCache::open(&folder, &source)? {
             Some(cache) => cache,
             None => {
                 let encode = |range: Range<usize>| {
                     let clock = Clock { step: range.start as u64, total: count as u64 };
-                    let rows: Vec<usize> = range.map(|row| indices[row % n]).collect();
-                    let inner = Fixed(Batch::new(set.on(&rows, device)?, Cond::default()));
+                    let rows: Vec<usize> = range.map(|row| of.indices[row % n]).collect();
+                    let images = of.set.on(&rows, device)?;
+                    let Some(seed) = drawn else { return Ok(model.network.encode(&images)) };
+                    let inner = Fixed(Batch::new(images, Cond::default()));
                     let augments = config.augments(self.images)?;
                     let images = Augmented { inner, augments, seed, rank: 0 }.batch(clock)?;
                     Ok(model.network.encode(&images.x_start))
@@ -262,9 +295,18 @@ impl Space {
                 LatentCache::write(&folder, &source, count, encode, batch)?
             }
         };
-        cache.labels = set.labels().map(|all| (0..count).map(|row| all[indices[row % n]]).collect());
+        cache.labels = of.set.labels().map(|all| (0..count).map(|row| all[of.indices[row % n]]).collect());
         Ok(Some(cache))
     }
+}
+
+/// Some images of a set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) set: &'a ImageSet,
+    pub(crate) indices: &'a [usize],
+    /// Of the folder of their latents, where the recipe names one for all.
+    pub(crate) name: &'a str,
 }
 
 /// The same batch whatever the step.
@@ -283,28 +325,16 @@ fn in_batches(x: &Tensor, batch: usize, f: impl Fn(&Tensor) -> Tensor) -> Tensor
     tch::no_grad(|| Tensor::cat(&(0..n).step_by(batch).map(rows).collect::<Vec<_>>(), 0))
 }
 
-/// Adds names and numbers of tensors to a hash.
-pub(crate) fn hash_tensors(hash: &mut Sha256, tensors: &[(String, Tensor)]) -> Result<()> {
-    for (name, t) in tensors {
-        let t = t.to_device(Device::Cpu).contiguous();
-        let mut bytes = vec![0; t.numel() * t.kind().elt_size_in_bytes()];
-        t.f_copy_data_u8(&mut bytes, t.numel())?;
-        hash.update(name);
-        hash.update(bytes);
-    }
-    Ok(())
-}
-
 /// SHA-256 of the autoencoder's configuration and weights, of the images' pixels, and of how they were augmented.
-fn fingerprint(model: &AutoencoderModel, set: &ImageSet, indices: &[usize], drawn: &str) -> Result<String> {
+fn fingerprint(model: &AutoencoderModel, of: &Source<'_>, drawn: &str) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(drawn);
     hash.update(serde_json::to_vec(&model.config)?);
-    hash_tensors(&mut hash, &model.tensors())?;
-    for rows in indices.chunks(1024) {
-        let bytes = set.bytes(rows)?;
+    add_tensors(&mut hash, &model.tensors())?;
+    for rows in of.indices.chunks(1024) {
+        let bytes = of.set.bytes(rows)?;
         hash.update(format!("{:?}", bytes.size()));
         hash.update(Vec::<u8>::try_from(bytes.flatten(0, -1))?);
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(hash))
 }

@@ -148,16 +148,6 @@ impl Conv2d {
         Self::start(vs, [from, to, patch, patch], 0, init, Some(ZERO))
     }
 
-    /// `[from, to, kernel, stride]` with this padding, without a bias.
-    pub(crate) fn bare(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64) -> Self {
-        Self::start(vs, sizes, padding, uniform(sizes[0] * sizes[2] * sizes[2]), None)
-    }
-
-    /// 1x1, all 0, without a bias.
-    pub(crate) fn bare_zero(vs: &nn::Path<'_>, from: i64, to: i64) -> Self {
-        Self::start(vs, [from, to, 1, 1], 0, ZERO, None)
-    }
-
     /// As PyTorch starts it, of `[from, to, kernel, stride]`, with a bias or without.
     pub fn with_bias(vs: &nn::Path<'_>, sizes: [i64; 4], padding: i64, bias: bool) -> Self {
         let init = uniform(sizes[0] * sizes[2] * sizes[2]);

@@ -88,8 +88,8 @@ impl LowRankSite {
                 Layers::Linear([down, Linear::start(&b, rank, size[0], crate::ZERO, None)])
             }
             Some([stride, padding]) => {
-                let down = Conv2d::bare(&a, [size[1], rank, size[2], stride], padding);
-                Layers::Conv([down, Conv2d::bare_zero(&b, rank, size[0])])
+                let down = Conv2d::with_bias(&a, [size[1], rank, size[2], stride], padding, false);
+                Layers::Conv([down, Conv2d::start(&b, [rank, size[0], 1, 1], 0, crate::ZERO, None)])
             }
         };
         let part = Part { layers, scale, gain: Rc::clone(gain) };

@@ -68,6 +68,12 @@ impl AutoencoderConfig {
         }
     }
 
+    /// Pixels of a side for each place of a latent.
+    pub fn factor(&self) -> Result<i64> {
+        let side = 1 << 12; // a multiple of every factor there is
+        Ok(side / self.latent_shape([self.channels(), side, side])?[1])
+    }
+
     /// `[c, h, w]` of the latents of images `[C, H, W]`, or why it cannot take them.
     pub fn latent_shape(&self, images: [i64; 3]) -> Result<[i64; 3]> {
         match self {

@@ -139,13 +139,13 @@ fn sensitivity_is_that_of_a_known_model() {
     for channels in [None, Some(0..1)] {
         let dropped = measure(channels, Change::Dropped);
         assert!(
-            dropped.iter().all(|s| (s.relative.mean - 1.0).abs() < 1e-6 && s.relative.standard_error < 1e-6)
+            dropped.iter().all(|s| (s.relative.value - 1.0).abs() < 1e-6 && s.relative.standard_error < 1e-6)
         );
     }
-    assert!(measure(Some(1..2), Change::Dropped).iter().all(|s| s.relative.mean == 0.0));
+    assert!(measure(Some(1..2), Change::Dropped).iter().all(|s| s.relative.value == 0.0));
     let swapped = measure(None, Change::Swapped);
     // By 1 or 3 places rows of 1 and 2 change places: |2 - 1| / 1 and |1 - 2| / 2; by 2 none does.
-    assert!(swapped.iter().all(|s| [0.0, 0.75].contains(&s.relative.mean)));
+    assert!(swapped.iter().all(|s| [0.0, 0.75].contains(&s.relative.value)));
     assert_eq!(swapped, measure(None, Change::Swapped));
     let missing = Condition { field: "text_embeds".to_owned(), channels: None };
     let error = condition_sensitivity(&model, &x, &cond, (&missing, Change::Dropped), &[0.5], 3).unwrap_err();
@@ -190,8 +190,8 @@ fn interference_is_that_of_a_known_backbone() {
     let (x, level) = (Tensor::zeros([3, 1, 4, 4], F32), Tensor::zeros([3], F32));
     let input = Input { x: &x, noise_level: &level, cond: &cond, train: false };
     let of = |a, b| interference(&Sites, [&Adds(Site::Up(a)), &Adds(Site::Up(b))], input).unwrap();
-    assert_eq!(of(0, 2).mean, 0.0);
-    assert_eq!(of(0, 1).mean, 1.0); // Together 2, the first alone 1, the second alone 0.
+    assert_eq!(of(0, 2).value, 0.0);
+    assert_eq!(of(0, 1).value, 1.0); // Together 2, the first alone 1, the second alone 0.
     assert_eq!(of(0, 1).standard_error, 0.0);
     let none = Cond::default();
     let without = Input { cond: &none, ..input };

@@ -2,7 +2,7 @@
 
 use super::fixtures::{base, made, net_config, unet_config};
 use crate::{
-    ChannelOrder, ControlNet, ControlNetModelConfig, Scaled, Several, T2iAdapter, T2iAdapterConfig,
+    ChannelOrder, ControlNet, ControlNetModelConfig, ScaledSites, Several, T2iAdapter, T2iAdapterConfig,
     T2iAdapterType, Weight,
 };
 use heldout_core::{Adapted, Adapter, Backbone, Cond, Input, Params, Residuals};
@@ -88,7 +88,7 @@ fn guess_mode_is_that_of_diffusers() {
     let (base_vars, backbone) = base();
     load(&base_vars, &golden, "base");
     let (_vars, net) = net(&golden, "one", &net_config());
-    let adapted = Adapted { backbone, adapter: Scaled::guess(net) };
+    let adapted = Adapted { backbone, adapter: ScaledSites::guess(net) };
     let (x, level, cond) = told(&golden, 0, 3);
     let input = Input { x: &x, noise_level: &level, cond: &cond, train: false };
     same_residuals(&adapted.adapter.residuals(input), &golden, "guess");
@@ -109,7 +109,8 @@ fn several_control_nets_are_those_of_diffusers() {
         ..net_config()
     };
     let (vars, two) = net(&golden, "two", &config);
-    let adapter = several(vec![(Box::new(Scaled::guess(one)), 0.7), (Box::new(Scaled::guess(two)), 1.3)]);
+    let adapter =
+        several(vec![(Box::new(ScaledSites::guess(one)), 0.7), (Box::new(ScaledSites::guess(two)), 1.3)]);
     let (x, level, cond) = told(&golden, 0, 6);
     let input = Input { x: &x, noise_level: &level, cond: &cond, train: true };
     let adapted = Adapted { backbone, adapter };

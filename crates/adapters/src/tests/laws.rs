@@ -3,7 +3,7 @@
 use super::fixtures::{base, input, made, moved, net_config, unet_config};
 use crate::{
     CONTROL_NET_OWN, ControlNet, ControlNetModelConfig, DIT_CONTROL_OWN, DitControl, DitControlConfig,
-    HintConfig, Scaled, Several, T2iAdapter, T2iAdapterConfig, T2iAdapterType, Weight, copy_weights,
+    HintConfig, ScaledSites, Several, T2iAdapter, T2iAdapterConfig, T2iAdapterType, Weight, copy_weights,
 };
 use heldout_core::{Adapted, Adapter, Backbone, Cond, Input, Params, Probe, Site};
 use heldout_dit::{Dit, DitConfig};
@@ -194,7 +194,7 @@ fn weights_scale_residuals() {
     let plain = net.residuals(input);
     let sites = plain.0.len();
     let scales: Vec<f64> = (0..sites).map(|i| i as f64).collect();
-    let scaled = Scaled::new(net, scales.clone()).unwrap();
+    let scaled = ScaledSites::new(net, scales.clone()).unwrap();
     let several = Several(vec![(Box::new(scaled), Weight::Fixed(0.5))]);
     for (((site, a), (there, b)), scale) in plain.0.iter().zip(several.residuals(input).0).zip(scales) {
         assert_eq!(*site, there);
@@ -222,7 +222,7 @@ fn what_does_not_fit_is_named() {
     let several = Several(vec![(Box::new(net), Weight::Fixed(1.0))]);
     assert!(several.check(input).unwrap_err().to_string().contains("[B, 3, H, W]"));
     let (_vars, net) = made(|vs| ControlNet::new(vs, &net_config()));
-    assert!(Scaled::new(net, vec![1.0]).unwrap_err().to_string().starts_with("scales: 1 scales"));
+    assert!(ScaledSites::new(net, vec![1.0]).unwrap_err().to_string().starts_with("scales: 1 scales"));
     let error = DitControl::new(
         &nn::VarStore::new(Device::Cpu).root(),
         &dit_config(),

@@ -1,7 +1,8 @@
 //! Loss gap and distance from the copier.
 
 use super::{CLOCK, batch, refused};
-use crate::{Mean, PairedSets, denoiser_distance, loss_gap};
+use crate::{PairedSets, denoiser_distance, loss_gap};
+use heldout_core::Mean;
 use heldout_core::{Batch, BatchSource, Cond, Denoiser, NoiseSchedule};
 use heldout_metrics::EmpiricalDenoiser;
 use heldout_testkit::{Blobs, TrigSchedule, gaussian_denoiser};

@@ -1,7 +1,8 @@
 //! Barrier, curvature and noise scale.
 
 use super::{CLOCK, F64, batch, refused};
-use crate::{CurvatureConfig, Hessian, Mean, NoiseScaleConfig, PairedSets, barrier, curvature, noise_scale};
+use crate::{CurvatureConfig, Hessian, NoiseScaleConfig, PairedSets, barrier, curvature, noise_scale};
+use heldout_core::Mean;
 use heldout_core::{
     Batch, Clock, Cond, Denoiser, Evaluation, NoiseSchedule, Objective, Params, Persist, Result, like,
 };

@@ -1,10 +1,10 @@
 //! The models that an adapter was made for: found, read, and known again.
 
 use super::config::{AdapterConfig, Base};
+use crate::hash::{add_tensors, hex};
 use crate::recipe::Recipe;
 use crate::run::read_json;
 use crate::sample::{arm_folder, recipe_of, trained};
-use crate::space::hash_tensors;
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Context, Result, anyhow, bail};
 use heldout_core::Error;
@@ -171,6 +171,6 @@ pub(crate) fn check_base(base: &Recipe, recipe: &Recipe, name: &str) -> heldout_
 
 fn fingerprint(tensors: &[(String, Tensor)]) -> Result<String> {
     let mut hash = Sha256::new();
-    hash_tensors(&mut hash, tensors)?;
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    add_tensors(&mut hash, tensors)?;
+    Ok(hex(hash))
 }

@@ -169,7 +169,7 @@ impl<'a> Probe<'a> {
         let rows = self.levels.iter().zip(dropped.iter().zip(&swapped));
         let row =
             |(log_snr, (d, s)): (&f64, (&heldout_adapters::Sensitivity, &heldout_adapters::Sensitivity))| {
-                SensitivityAt { log_snr: *log_snr, dropped: d.relative.mean, swapped: s.relative.mean }
+                SensitivityAt { log_snr: *log_snr, dropped: d.relative.value, swapped: s.relative.value }
             };
         Ok(rows.map(row).collect())
     }
@@ -199,7 +199,7 @@ impl<'a> Probe<'a> {
                 let noise_level = s.c_noise.to_kind(x.kind());
                 let input = Input { x: &x, noise_level: &noise_level, cond: &cond, train: false };
                 let found = interference(adaptation.base.as_ref(), [first.as_ref(), second.as_ref()], input)?;
-                Ok([*log_snr, found.mean, found.standard_error])
+                Ok([*log_snr, found.value, found.standard_error])
             };
             let by_level = self.levels.iter().enumerate().map(level).collect::<Result<_>>()?;
             Ok(Interference { nets: [a.clone(), b.clone()], by_level })

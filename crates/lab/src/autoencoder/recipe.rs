@@ -1,5 +1,6 @@
 //! Recipes of autoencoders.
 
+use crate::hash::of_text;
 use crate::recipe::{DataConfig, TrainConfig, apply_all, parse, read_table};
 use crate::regularization::RegularizationConfig;
 use anyhow::Result;
@@ -8,7 +9,6 @@ use heldout_features::FeaturesConfig;
 use heldout_vae::AutoencoderObjectiveConfig;
 use heldout_weights::AutoencoderConfig;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tch::{Device, nn};
 use toml::{Table, Value};
@@ -100,7 +100,7 @@ impl AutoencoderRecipe {
 
     /// SHA-256 of the recipe: names what a run and its checkpoints belong to.
     pub(crate) fn fingerprint(&self) -> Result<String> {
-        Ok(Sha256::digest(toml::to_string(self)?).iter().map(|b| format!("{b:02x}")).collect())
+        Ok(of_text(&toml::to_string(self)?))
     }
 
     /// Which field cannot be honoured. What depends on the images is checked when they are opened.

@@ -2,8 +2,9 @@
 
 use super::Diagnosis;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use heldout_core::Mean;
 use heldout_core::Measurement;
-use heldout_diagnosis::{LevelGap, Mean, ModeCoverage};
+use heldout_diagnosis::{LevelGap, ModeCoverage};
 use std::fmt;
 
 /// Standard errors from 0 at which a gap counts.

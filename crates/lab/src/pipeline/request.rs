@@ -51,6 +51,8 @@ pub struct PipelineRequest<'a> {
     pub lora: Option<(&'a Path, f64)>,
     /// Which of several precisions of a folder.
     pub variant: Option<&'a str>,
+    /// Whether images are decoded in tiles, so that large ones take no more memory than a tile.
+    pub tiled: bool,
     /// Whether the images are written as floats too, `images.safetensors`.
     pub tensors: bool,
     /// Where they go.
@@ -128,7 +130,7 @@ pub fn sample_pipeline(request: &PipelineRequest<'_>) -> Result<()> {
         let (x, mut draws) = noise.of(first, rows, std, &shape, pipeline.device)?;
         let sampled =
             tch::no_grad(|| sampler.sample(denoiser, x, &times, &cond, draws.as_mut(), &mut |_| ()))?;
-        Ok(pipeline.decoded(sampled).to_device(Device::Cpu))
+        Ok(pipeline.decoded(sampled)?.to_device(Device::Cpu))
     };
     let existed = out.exists();
     fs::create_dir_all(out).map_err(Error::io(out))?;

@@ -67,6 +67,11 @@ fn latents_of_a_trained_autoencoder_are_diffused() {
     assert!(arm["latent"]["psnr"].as_f64().unwrap() > 8.0, "{arm}");
     assert!(arm["latent"]["f_mem"]["floor"]["value"].is_number(), "{arm}");
     assert!(fs::read_to_string(place.path("cached/report.html")).unwrap().contains("among latents"));
+    let kept: Vec<String> = fs::read_dir(place.path("latents"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(kept.contains(&"train-500".to_owned()) && kept.contains(&"held-out-64".to_owned()), "{kept:?}");
     // Encoded anew every time, it is the same run to the last bit.
     let anew = ["train", "tiny.toml", "--out", "anew", "--set", "latent.cached=false"];
     place.succeed(&[&anew[..], &LATENT].concat());

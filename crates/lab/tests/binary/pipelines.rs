@@ -80,6 +80,25 @@ fn pipelines_sample_by_their_seed() {
     assert_ne!(three, sample("other", &["--n", "3", "--seed", "1"]));
 }
 
+/// Decoded in tiles, an image of one tile is the same to the last bit, and a larger one has its whole size.
+#[test]
+fn large_images_are_decoded_in_tiles() {
+    let (_, folder) = golden();
+    let place = Place::new();
+    let model = path(&folder, "sd");
+    let sample = |out: &str, size: &str, more: &[&str]| {
+        let fixed = ["sample", &model, "--steps", "2", "--prompt", "the cat", "--size", size, "--tensors"];
+        place.succeed(&[&fixed[..], &["--out", out], more].concat());
+        Tensor::read_safetensors(place.path(out).join("images.safetensors")).unwrap().remove(0).1
+    };
+    assert_eq!(sample("whole", "16x16", &[]), sample("one", "16x16", &["--tiled"]));
+    let (whole, tiled) = (sample("large", "40x24", &[]), sample("tiles", "40x24", &["--tiled"]));
+    assert_eq!((tiled.size(), tiled.size()), (whole.size(), vec![1, 3, 24, 40]));
+    assert_ne!(whole, tiled, "norms see a tile alone");
+    let ddpm = path(&folder, "ddpm");
+    place.fail(&["sample", &ddpm, "--tiled", "--out", "out"], 2, &["--tiled", "AutoencoderKL"]);
+}
+
 #[test]
 fn pipelines_that_cannot_be_sampled_are_errors_that_name_the_file() {
     let (golden, folder) = golden();

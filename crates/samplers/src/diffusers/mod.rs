@@ -50,11 +50,29 @@ pub struct DiffusersScheduler {
     pub starts_from_noise: bool,
 }
 
+/// Schedulers that carry `x_t / alpha`.
+const BY_SIGMA: [&str; 4] = [
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+];
+
 impl DiffusersScheduler {
     /// From a file, or which field cannot be honoured.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
         Self::parse(&text).map_err(|e| Error::file(path, e.to_string()))
+    }
+
+    /// Without a limit, from noise with the standard deviation of `x_t`.
+    fn new(
+        schedule: NoiseScheduleConfig,
+        prediction: Prediction,
+        sampler: SamplerConfig,
+        grid: TimeGrid,
+    ) -> Self {
+        Self { schedule, prediction, sampler, grid, clip: None, starts_from_noise: false }
     }
 
     /// What unit noise is multiplied by where sampling starts, at time `t` of `schedule`, which is its own.
@@ -69,12 +87,6 @@ impl DiffusersScheduler {
     pub fn parse(text: &str) -> Result<Self> {
         let (mut fields, class) = Fields::parse(text)?;
         let f = &mut fields;
-        const BY_SIGMA: [&str; 4] = [
-            "EulerDiscreteScheduler",
-            "EulerAncestralDiscreteScheduler",
-            "HeunDiscreteScheduler",
-            "LMSDiscreteScheduler",
-        ];
         let by_sigma = BY_SIGMA.contains(&class.as_str());
         let starts_from_noise = by_sigma && f.text("timestep_spacing", "linspace") != "leading";
         let scheduler = match class.as_str() {
@@ -224,14 +236,8 @@ fn ddpm(f: &mut Fields) -> Result<DiffusersScheduler> {
     let range = f.take("clip_sample_range", 1.0)?;
     let clip = f.take("clip_sample", true)?.then_some(range);
     let grid = spacing(f, steps, "leading", true)?;
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler: SamplerConfig::Ddpm { variance },
-        grid,
-        clip,
-        starts_from_noise: false,
-    })
+    let sampler = SamplerConfig::Ddpm { variance };
+    Ok(DiffusersScheduler { clip, ..DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid) })
 }
 
 fn ddim(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -246,14 +252,7 @@ fn ddim(f: &mut Fields) -> Result<DiffusersScheduler> {
     let grid = spacing(f, steps, "leading", true)?;
     let grid = if f.take("set_alpha_to_one", true)? { grid } else { ending_at_first_step(grid, steps) };
     let sampler = SamplerConfig::Ddim { eta: 0.0 };
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid))
 }
 
 fn euler(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -264,28 +263,14 @@ fn euler(f: &mut Fields) -> Result<DiffusersScheduler> {
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let grid = last_level(f, grid, steps)?;
     let sampler = SamplerConfig::Euler { churn: Churn::NONE };
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid))
 }
 
 fn euler_ancestral(f: &mut Fields) -> Result<DiffusersScheduler> {
     let (schedule, steps) = betas(f, BETAS, DDPM_BETAS, true)?;
     let grid = spacing(f, steps, "linspace", false)?;
     let sampler = SamplerConfig::EulerAncestral { eta: 1.0 };
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid))
 }
 
 fn heun(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -295,14 +280,7 @@ fn heun(f: &mut Fields) -> Result<DiffusersScheduler> {
     let levels = spacing(f, steps, "linspace", false)?;
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let sampler = SamplerConfig::Heun { churn: Churn::NONE };
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid))
 }
 
 fn lms(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -310,14 +288,7 @@ fn lms(f: &mut Fields) -> Result<DiffusersScheduler> {
     let levels = spacing(f, steps, "linspace", false)?;
     let grid = sigma_rule(f, levels.clone(), levels)?;
     let sampler = SamplerConfig::Lms { order: 4 };
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction: prediction(f)?,
-        sampler,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction(f)?, sampler, grid))
 }
 
 fn pndm(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -338,14 +309,7 @@ fn pndm(f: &mut Fields) -> Result<DiffusersScheduler> {
             take another scheduler";
         return Err(Error::config("prediction_type", reason));
     }
-    Ok(DiffusersScheduler {
-        schedule,
-        prediction,
-        sampler: SamplerConfig::Plms,
-        grid,
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(schedule, prediction, SamplerConfig::Plms, grid))
 }
 
 /// Spacing of the multistep solvers, which make one step more and leave out the last but for `trailing`.
@@ -418,7 +382,7 @@ fn dpm_solver(f: &mut Fields) -> Result<DiffusersScheduler> {
         let reason = "true with final_sigmas_type sigma_min cannot be honoured: set it to false";
         return Err(Error::config("lower_order_final", reason));
     }
-    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None, starts_from_noise: false })
+    Ok(DiffusersScheduler::new(schedule, prediction, sampler, grid))
 }
 
 fn unipc(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -436,7 +400,7 @@ fn unipc(f: &mut Fields) -> Result<DiffusersScheduler> {
         TimeGrid::StartingAt { inner: Box::new(shifted(shift, inner)), first: 1.0 - 1e-6 }
     };
     let (schedule, prediction, grid, _) = multistep(f, flow)?;
-    Ok(DiffusersScheduler { schedule, prediction, sampler, grid, clip: None, starts_from_noise: false })
+    Ok(DiffusersScheduler::new(schedule, prediction, sampler, grid))
 }
 
 fn flow_match_euler(f: &mut Fields) -> Result<DiffusersScheduler> {
@@ -453,12 +417,10 @@ fn flow_match_euler(f: &mut Fields) -> Result<DiffusersScheduler> {
     // Its least sigma is shifted once when it is built and once more when the steps are set.
     let first = 1.0 / steps as f64;
     let last = shift * first / (1.0 + (shift - 1.0) * first);
-    Ok(DiffusersScheduler {
-        schedule: NoiseScheduleConfig::Flow,
-        prediction: Prediction::Velocity,
-        sampler: SamplerConfig::Euler { churn: Churn::NONE },
-        grid: shifted(shift, TimeGrid::LinearTo { last }),
-        clip: None,
-        starts_from_noise: false,
-    })
+    Ok(DiffusersScheduler::new(
+        NoiseScheduleConfig::Flow,
+        Prediction::Velocity,
+        SamplerConfig::Euler { churn: Churn::NONE },
+        shifted(shift, TimeGrid::LinearTo { last }),
+    ))
 }

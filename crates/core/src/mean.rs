@@ -1,4 +1,4 @@
-//! Means over images with their standard errors.
+//! Means over examples with their standard errors.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -13,8 +13,8 @@ pub struct Mean {
 }
 
 impl Mean {
-    /// Of `rows` `[N]`, at least 2.
-    pub(crate) fn of(rows: &Tensor) -> Self {
+    /// Of `rows` `[N]`; of a single row the error is not a number.
+    pub fn of(rows: &Tensor) -> Self {
         let rows = rows.to_kind(Kind::Double);
         let n = rows.size()[0] as f64;
         Self {
@@ -25,7 +25,7 @@ impl Mean {
 
     /// `mean(a) / mean(b)` of paired rows `[N]`, its error by linearisation (Cochran 1977, chapter 6); `None` where
     /// `mean(b)` is 0.
-    pub(crate) fn ratio(a: &Tensor, b: &Tensor) -> Option<Self> {
+    pub fn ratio(a: &Tensor, b: &Tensor) -> Option<Self> {
         let below = Self::of(b).value;
         if below == 0.0 {
             return None;
