@@ -206,7 +206,7 @@ pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
     let candidates = path.ancestors().take(3);
     let found = candidates.into_iter().find(|p| p.join("arm.toml").is_file()).map(Path::to_owned);
     found.ok_or_else(|| {
-        let reason = "holds no model: give the folder of an arm, as runs/quickstart/arms/small-seed0";
+        let reason = "holds no model: give the folder of an arm, as runs/quickstart/arms/small-seed0 (a pipeline has a model_index.json)";
         anyhow!(Error::file(path, reason))
     })
 }

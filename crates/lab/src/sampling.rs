@@ -10,7 +10,7 @@ use heldout_lab::{
 };
 use heldout_weights::hub::HubName;
 use heldout_weights::is_pipeline;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::Device;
 
 #[derive(Debug, Args)]
@@ -122,6 +122,30 @@ impl ClipOptions {
 }
 
 impl PipelineOptions {
+    /// Which option a model that was trained here cannot honour.
+    fn check_for_arm(&self, model: &Path) -> Result<(), Error> {
+        let given = [
+            ("--class", !self.classes.is_empty()),
+            ("--negative", !self.negative.is_empty()),
+            ("--size", self.size.is_some()),
+            ("--control-net", !self.control_nets.is_empty()),
+            ("--control-scale", !self.control_scales.is_empty()),
+            ("--guess", self.guess),
+            ("--lora", self.lora.is_some()),
+            ("--noise", self.noise.is_some()),
+            ("--tiled", self.tiled),
+            ("--variant", self.variant.is_some()),
+            ("--tensors", self.tensors),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => {
+                let reason = format!("is for pipelines: {} has no model_index.json", model.display());
+                Err(Error::config(flag, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Every image to follow with its net and its scale.
     pub(crate) fn controls(&self) -> Result<Vec<ControlRequest>, Error> {
         let (n, nets, scales) = (self.control.len(), self.control_nets.len(), self.control_scales.len());
@@ -195,12 +219,7 @@ impl Sample {
                 device,
             })?;
         } else {
-            let nets = !(pipeline.control_nets.is_empty() && pipeline.control_scales.is_empty());
-            if nets || !pipeline.classes.is_empty() || pipeline.lora.is_some() {
-                let reason = format!("are for pipelines: {} has no model_index.json", model.display());
-                let flags = "--class, --control-net, --control-scale, --lora";
-                return Err(Error::config(flags, reason).into());
-            }
+            pipeline.check_for_arm(&model)?;
             let (n, weights) = (n.unwrap_or(64), &weights);
             sample(&SampleRequest {
                 model: &model,

@@ -198,6 +198,8 @@ fn texts_that_cannot_be_told_are_errors() {
         place.fail(&[&["sample", "plain/arms/base-seed0", "--out", "out"], more].concat(), status, words);
     };
     ask(&["--prompt", "a"], 2, &["--prompt", "--clip"]);
+    ask(&["--noise", "noise.safetensors"], 2, &["--noise", "model_index.json"]);
+    ask(&["--size", "8x8"], 2, &["--size", "model_index.json"]);
     ask(&["--guidance", "2"], 2, &["--guidance", "without texts"]);
     ask(&["--clip", &clip], 2, &["--clip", "--prompt"]);
     ask(&["--clip", &clip, "--clip-views=-1", "--prompt", "a"], 2, &["--clip-views: -1"]);
