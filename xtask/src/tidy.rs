@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates a crate may depend on, besides `heldout-core`, and `heldout-testkit` for its tests.
-const EDGES: [(&str, &[&str]); 21] = [
+const EDGES: [(&str, &[&str]); 22] = [
     ("heldout-core", &[]),
     ("heldout-testkit", &[]),
     ("heldout-torch-ext", &[]),
@@ -24,6 +24,7 @@ const EDGES: [(&str, &[&str]); 21] = [
     ("heldout-data", &[]),
     ("heldout-features", &["heldout-nn", "heldout-weights"]),
     ("heldout-diagnosis", &[]),
+    ("heldout-statistics", &[]),
     ("heldout-train", &["heldout-torch-ext"]),
     ("heldout-vae", &["heldout-nn", "heldout-torch-ext"]),
     ("heldout-adapters", &["heldout-nn", "heldout-unet", "heldout-dit"]),
@@ -44,6 +45,7 @@ const EDGES: [(&str, &[&str]); 21] = [
             "heldout-regularization",
             "heldout-samplers",
             "heldout-schedules",
+            "heldout-statistics",
             "heldout-train",
             "heldout-unet",
             "heldout-vae",

@@ -5,6 +5,7 @@ mod attributes;
 mod captions;
 mod latents;
 mod streams;
+mod training_sets;
 
 use crate::batches::permutation;
 use crate::{Batches, ImageSet, Split, SplitConfig, Summary, find, shipped, to_bytes, to_unit_range};
@@ -181,7 +182,7 @@ fn a_folder_and_an_idx_file_of_the_same_pixels_split_alike() {
             .unwrap();
     }
     let other = ImageSet::open(&images).unwrap();
-    let config = SplitConfig { held_out: 8, n_train: 20, seed: 3 };
+    let config = SplitConfig { held_out: 8, n_train: 20, seed: 3, skip: 0 };
     let pixels = |set: &ImageSet, indices: &[usize]| {
         indices.iter().map(|i| set.image(*i).unwrap()).collect::<Vec<_>>()
     };
@@ -195,7 +196,8 @@ fn a_folder_and_an_idx_file_of_the_same_pixels_split_alike() {
 fn splits_are_nested_apart_and_pinned() {
     let folder = tempfile::tempdir().unwrap();
     let set = toy_set(folder.path(), 30);
-    let split = |n_train, seed| Split::new(&set, SplitConfig { held_out: 5, n_train, seed }).unwrap();
+    let split =
+        |n_train, seed| Split::new(&set, SplitConfig { held_out: 5, n_train, seed, skip: 0 }).unwrap();
     let (small, large) = (split(4, 0), split(24, 0));
     assert_eq!(small.train, large.train[..4]);
     assert_eq!(small.held_out, large.held_out);
@@ -204,7 +206,8 @@ fn splits_are_nested_apart_and_pinned() {
     assert_eq!(all.len(), 29, "a content is there twice");
     assert_ne!(split(4, 1).train, small.train);
     assert_eq!(small.train, PINNED, "changing the split changes every published result");
-    let error = Split::new(&set, SplitConfig { held_out: 5, n_train: 25, seed: 0 }).unwrap_err().to_string();
+    let error =
+        Split::new(&set, SplitConfig { held_out: 5, n_train: 25, seed: 0, skip: 0 }).unwrap_err().to_string();
     assert!(error.starts_with("n_train: 25") && error.contains("29 distinct"), "{error}");
 }
 const PINNED: [usize; 4] = [4, 15, 3, 2];
@@ -261,7 +264,10 @@ fn the_shipped_sets_are_what_they_say() {
         let set = ImageSet::open(&folder).unwrap();
         assert_eq!((set.len(), set.shape), (count, shape));
         assert!(
-            Split::new(&set, SplitConfig { held_out: 100, n_train: 1000, seed: 0 }).unwrap().duplicates < 10
+            Split::new(&set, SplitConfig { held_out: 100, n_train: 1000, seed: 0, skip: 0 })
+                .unwrap()
+                .duplicates
+                < 10
         );
         bytes += fs::read_dir(folder).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum::<u64>();
     }

@@ -5,6 +5,7 @@ use crate::sampling::Sample;
 use clap::{Args, Parser, Subcommand};
 use heldout_data::PixelRange;
 use heldout_lab::WeightsChoice;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tch::Device;
 
@@ -21,9 +22,25 @@ pub(crate) enum Command {
     /// Run a study: every arm of a recipe with every seed, then a report
     ///
     /// Trains, validates on held-out images, watches for copies, and ends with a table, a verdict and report.html in the
-    /// run folder. Ctrl-C saves the state; --resume goes on with it. Exit status: 0 done, 1 a file or the training failed,
-    /// 2 a setting cannot be honoured, 130 interrupted.
+    /// run folder. Arms run side by side, each in a process of its own. Ctrl-C saves the state; the same command, or
+    /// --resume, goes on with it: what is done stays as long as its recipe, data and program are the same. Exit status: 0
+    /// done, 1 a file or an arm failed, 2 a setting cannot be honoured, 130 interrupted.
     Experiment(Experiment),
+    /// Run one arm of a study whose folder was made, and tell of it in JSON lines
+    ///
+    /// What `experiment` starts for every arm and seed; it stops, its state saved, when its standard input ends. Exit status:
+    /// 0 done, 1 failed, 130 interrupted.
+    #[command(hide = true)]
+    Arm {
+        /// The arm's folder, as runs/quickstart/arms/small-seed0
+        folder: PathBuf,
+        /// Time a few steps instead, and say in JSON what the whole would take
+        #[arg(long)]
+        calibrate: bool,
+        /// cpu, or cuda; by default cuda where libtorch finds it
+        #[arg(long, value_parser = device)]
+        device: Option<Device>,
+    },
     /// Train one model: the base of a recipe, without its arms, on your own images if you name them
     ///
     /// For images of another shape than the recipe's, set the model's channels too, as in
@@ -93,7 +110,7 @@ pub(crate) enum Command {
     Export(Export),
     /// Make report.html again from the files of a run
     ///
-    /// The report is a function of the files: recipe.toml, run.json, metrics.jsonl, result.json and the arms' final samples.
+    /// The report is a function of the files: recipe.toml, run.json, study.json, and records, results and samples of the arms.
     /// A run that is not finished is shown as far as it got.
     Report {
         /// The run folder
@@ -128,12 +145,18 @@ pub(crate) struct RunOptions {
     /// Seed of a run; may be given several times; replaces the recipe's
     #[arg(long = "seed", value_name = "N")]
     pub(crate) seeds: Vec<u64>,
-    /// Folder of the run; runs/RECIPE by default, numbered if it is taken
+    /// Folder of the run; runs/RECIPE by default, numbered where the command line changes the recipe
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with a run that was cut, to the last bit as if it had not been
+    /// Go on with the study in a folder as its recipe.toml has it; what was cut ends to the last bit as if it had not been
     #[arg(long, value_name = "DIR", conflicts_with_all = ["fragments", "sets", "seeds", "out"])]
     pub(crate) resume: Option<PathBuf>,
+    /// Keep what another build of this program did, instead of making it anew (with --resume always)
+    #[arg(long)]
+    pub(crate) any_code: bool,
+    /// Arms that run side by side; as many as there are cores by default, as far as memory allows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroUsize))]
+    pub(crate) jobs: Option<NonZeroUsize>,
     /// cpu, or cuda; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
@@ -152,6 +175,9 @@ pub(crate) struct Experiment {
     /// Parse the recipe, build every object, run one step of every arm, and keep nothing
     #[arg(long, conflicts_with = "resume")]
     pub(crate) check: bool,
+    /// Say what is left to do, and what time and memory it will take, from a few steps of every arm
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,23 +5,23 @@ use crate::captioned::TextConditions;
 use crate::conditions::Side;
 use crate::evaluate::{Evaluated, evaluate};
 use crate::machine::peak_rss_bytes;
-use crate::monitor::{monitor, network};
+use crate::monitor::{Looks, monitor, network};
 use crate::parts::Parts;
 use crate::progress::{Bar, Progress, go_on, seconds_of};
 use crate::recipe::Recipe;
 use crate::regularization::RegularizationConfig;
-use crate::result::{ArmResult, LevelGap};
+use crate::result::{ArmResult, LevelGap, QualityResult};
 use crate::sink::ArmSink;
 use crate::space::{Source, Space};
+use crate::study::RESULT;
 use anyhow::{Result, anyhow};
 use heldout_core::{Batch, BatchSource, Clock, Error, Observer, Preconditioned, stream};
-use heldout_data::{Batches, Examples, ImageSet, LatentCache, Split, find, matching};
+use heldout_data::{Batches, Examples, ImageSet, LatentCache, Split, find};
 use heldout_features::FeaturesConfig;
 use heldout_train::{
     Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, TrainLogger, Training, ValidationSets,
     Validator, train, write_atomically,
 };
-use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -37,6 +37,8 @@ pub(crate) struct Arm<'a> {
     pub(crate) device: Device,
     set: Rc<ImageSet>,
     split: Split,
+    /// How often each training image stands in an epoch.
+    multiplicity: Vec<usize>,
     /// What the model works on.
     pub(crate) space: Space,
     /// All training images `[N, C, H, W]` in `[-1, 1]`.
@@ -63,7 +65,8 @@ pub(crate) struct Sets {
 /// How an arm ended.
 #[derive(Debug)]
 pub(crate) enum ArmEnding {
-    Done(Box<ArmResult>),
+    /// Its result is in its folder.
+    Done,
     Interrupted,
 }
 
@@ -77,7 +80,7 @@ impl<'a> Arm<'a> {
         device: Device,
     ) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
-        let split = split(&set, recipe, root)?;
+        let (split, multiplicity) = recipe.data.divide(&set, root)?;
         let space = Space::of(recipe, set.shape.map(|n| n as i64), device)?;
         let [channels, height, width] = space.shape;
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
@@ -86,14 +89,7 @@ impl<'a> Arm<'a> {
             .regularization
             .check_shape([channels, height, width])
             .map_err(|e| e.within("regularization"))?;
-        let classes = recipe.model.classes();
-        let found = set.labels.as_ref().map(|labels| labels.iter().max().map_or(0, |last| last + 1));
-        if classes > 0 && found.is_none_or(|found| found > classes) {
-            let found = found.map_or("no labels".to_owned(), |n| format!("{n} classes"));
-            let reason =
-                format!("{classes} for a data set of {found}: set it to the classes of the data, or to 0");
-            return Err(anyhow!(Error::config("model.num_classes", reason)));
-        }
+        recipe.check_classes(recipe.data.labels.classes(&set, split.train.len()))?;
         let learned = recipe.objective.variance_bound.is_some();
         let needed = if learned { 2 * channels } else { channels };
         if recipe.model.out_channels() != needed {
@@ -104,7 +100,7 @@ impl<'a> Arm<'a> {
             return Err(anyhow!(Error::config("model.out_channels", reason)));
         }
         let (train, held_out) = (set.tensor(&split.train, device)?, set.tensor(&split.held_out, device)?);
-        let of_train = Source { set: &set, indices: &split.train, name: "train" };
+        let of_train = Source { set: &set, indices: &split.train, name: &recipe.data.train_folder() };
         let of_held_out = Source { set: &set, indices: &split.held_out, name: "held-out" };
         let latents = space.examples(recipe, &of_train, seed, device)?.map(Rc::new);
         let in_space = Sets {
@@ -121,6 +117,7 @@ impl<'a> Arm<'a> {
             device,
             set,
             split,
+            multiplicity,
             space,
             train,
             held_out,
@@ -165,11 +162,18 @@ impl<'a> Arm<'a> {
         )
     }
 
+    /// Batches of the training images, each drawn as often as the recipe repeats it.
     pub(crate) fn batches(&self) -> Result<Batches> {
-        self.batches_of(self.recipe.train.batch_size)
+        let batches = self.batches_of(self.recipe.train.batch_size)?;
+        Ok(batches.repeated(&self.of_examples(self.multiplicity())).map_err(|e| e.within("data"))?)
     }
 
-    /// A batch of `size` training images, with labels where the model is told of them.
+    /// How often each training image stands in an epoch, in the order of `train`.
+    pub(crate) fn multiplicity(&self) -> &[usize] {
+        &self.multiplicity
+    }
+
+    /// A batch of `size` training images, none of them repeated, with labels where the model is told of them.
     pub(crate) fn batch_of(&self, size: usize) -> Result<Batch> {
         let mut batch = self.encoded(self.batches_of(size)?)?.batch(Clock { step: 0, total: 1 })?;
         if self.recipe.model.classes() == 0 {
@@ -178,7 +182,7 @@ impl<'a> Arm<'a> {
         Ok(batch)
     }
 
-    /// Labels of the held-out images and how many classes there are, for data sets with labels.
+    /// True labels of the held-out images and how many classes there are, for data sets with labels.
     pub(crate) fn held_out_labels(&self) -> Option<(Vec<i64>, usize)> {
         let labels = self.set.labels.as_ref()?;
         let classes = labels.iter().max()? + 1;
@@ -196,7 +200,17 @@ impl<'a> Arm<'a> {
             None => (self.set.clone(), self.split.train.clone()),
         };
         let seed = stream(self.seed, "data", 0, 0);
-        Ok(Batches::new(set, indices, size, seed, (0, 1), self.device).map_err(|e| e.within("train"))?)
+        let batches = Batches::new(set, indices, size, seed, (0, 1), self.device);
+        let labels = self.recipe.data.labels.of(&self.set, &self.split.train);
+        let labels = labels.map(|labels| self.of_examples(&labels));
+        Ok(batches.map_err(|e| e.within("train"))?.labelled(labels).map_err(|e| e.within("data"))?)
+    }
+
+    /// What every training image has, for each of the examples: cached latents are of several versions of the images, all
+    /// images once and then again.
+    fn of_examples<T: Copy>(&self, images: &[T]) -> Vec<T> {
+        let n = self.latents.as_ref().map_or(images.len(), |latents| latents.len());
+        images.iter().copied().cycle().take(n).collect()
     }
 
     fn observers(
@@ -204,7 +218,7 @@ impl<'a> Arm<'a> {
         model: &Rc<Preconditioned>,
         sink: &Rc<ArmSink>,
         bar: &Bar,
-        folder: &Path,
+        (looks, folder): (&Looks, &Path),
     ) -> Result<Vec<Box<dyn Observer>>> {
         let recipe = self.recipe;
         let validator = Validator {
@@ -221,7 +235,7 @@ impl<'a> Arm<'a> {
             }
             None => Box::new(validator),
         };
-        let monitor = monitor(self, model.clone(), sink.clone())?;
+        let monitor = monitor(self, looks, model.clone(), sink.clone())?;
         let kept = recipe.checkpoint.averages_every;
         let kept = kept.map(|every| Box::new(KeptAverages::new(&folder.join("averages"), every)) as _);
         let mut observers: Vec<Box<dyn Observer>> = vec![
@@ -234,7 +248,7 @@ impl<'a> Arm<'a> {
         Ok(observers)
     }
 
-    /// Classes of the training and of the held-out images.
+    /// True classes of the training and of the held-out images, whatever the model is told.
     pub(crate) fn labels(&self) -> Option<[Tensor; 2]> {
         let all = self.set.labels.as_ref()?;
         let of = |index: &[usize]| Tensor::from_slice(&index.iter().map(|i| all[*i]).collect::<Vec<_>>());
@@ -253,13 +267,10 @@ impl<'a> Arm<'a> {
         })
     }
 
-    /// Trains from the newest whole checkpoint in `run`, evaluates, and writes `arm.json`.
-    pub(crate) fn run(&self, run: &Path, bar: &Bar, interrupt: &AtomicBool) -> Result<ArmEnding> {
-        let folder = run.join("arms").join(format!("{}-seed{}", self.name, self.seed));
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        write_atomically(&folder.join("arm.toml"), toml::to_string(self.recipe)?.as_bytes())?;
+    /// Trains from the newest whole checkpoint in its folder, evaluates, and writes `arm.json`.
+    pub(crate) fn run(&self, folder: &Path, bar: &Bar, interrupt: &AtomicBool) -> Result<ArmEnding> {
         write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.space.images)?.as_bytes())?;
-        self.texts.as_ref().map_or(Ok(()), |texts| texts.prompts.write(&folder))?;
+        self.texts.as_ref().map_or(Ok(()), |texts| texts.prompts.write(folder))?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
         let Parts { model, adaptation, schedule, parameters, mut data, mut objective, mut update } =
             self.parts()?;
@@ -269,8 +280,9 @@ impl<'a> Arm<'a> {
             Checkpoints::new(&folder.join("checkpoints"), &fingerprint, kept.every, kept.keep)?;
         let loaded = checkpoints.newest()?;
         let from = loaded.as_ref().map_or(0, |l| l.step);
-        let sink = Rc::new(ArmSink::open(run, self.name, self.seed, from)?);
-        let mut observers = self.observers(&model, &sink, bar, &folder)?;
+        let sink = Rc::new(ArmSink::open(folder, self.name, self.seed, from)?);
+        let looks = Looks::open(self)?;
+        let mut observers = self.observers(&model, &sink, bar, (&looks, folder))?;
         let mut training = Training {
             data: data.as_mut(),
             objective: &mut objective,
@@ -292,22 +304,22 @@ impl<'a> Arm<'a> {
         let started = Instant::now();
         let evaluated = {
             let _guard = update.eval_weights();
-            evaluate(self, (model.as_ref(), adaptation.as_ref()), schedule, &folder)?
+            evaluate(self, (model.as_ref(), adaptation.as_ref()), schedule, &looks, folder)?
         };
         let seconds = seconds + started.elapsed().as_secs_f64();
+        let quality = evaluated.quality.clone();
         let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
-        for (metric, measurement) in
-            [("f_mem", self.measurement(&result)), ("f_mem_transformed", result.f_mem_transformed.clone())]
-        {
+        let own = [("f_mem", &self.measurement(&result)), ("f_mem_transformed", &result.f_mem_transformed)];
+        let others = result.metrics.iter().map(|(name, m)| (name.as_str(), m));
+        for (metric, measurement) in own.into_iter().chain(others) {
             let samples = self.recipe.sample.samples;
-            sink.write_once(result.steps, Event::Metric { metric: metric.to_owned(), samples, measurement })?;
+            let (metric, measurement) = (metric.to_owned(), measurement.clone());
+            sink.write_once(result.steps, Event::Metric { metric, samples, measurement })?;
         }
-        write_atomically(
-            &folder.join("arm.json"),
-            (serde_json::to_string_pretty(&result)? + "\n").as_bytes(),
-        )?;
+        sink.write_once(result.steps, quality)?;
+        write_atomically(&folder.join(RESULT), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
         bar.skip(total - result.steps.min(total));
-        Ok(ArmEnding::Done(Box::new(result)))
+        Ok(ArmEnding::Done)
     }
 
     fn measurement(&self, r: &ArmResult) -> heldout_core::Measurement {
@@ -335,6 +347,10 @@ impl<'a> Arm<'a> {
             .map(|(log_snr, (t, h))| LevelGap { log_snr: *log_snr, train: *t, held_out: *h, gap: h - t })
             .collect();
         let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+        let Event::Quality { metric, value, floor, .. } = e.quality else {
+            return Err(anyhow!("{}: no quality was measured", self.name));
+        };
+        let quality = QualityResult { metric, value, floor };
         let (steps, stopped) = match ending {
             Ending::Stopped(why) => (sink.last_step(), Some(why)),
             Ending::Finished | Ending::Interrupted(_) => {
@@ -353,6 +369,8 @@ impl<'a> Arm<'a> {
             f_mem_floor_ci: [e.exact.floor.lower, e.exact.floor.upper],
             f_mem_copier: e.copier,
             f_mem_transformed: e.transformed,
+            quality,
+            metrics: e.metrics,
             latent: e.latent,
             adapter: e.adapter,
             loss_train: mean(&train),
@@ -364,22 +382,4 @@ impl<'a> Arm<'a> {
             stopped,
         })
     }
-}
-
-/// Both sides of a data set, of which a filter leaves the images that it wants: each where it would be without one.
-fn split(set: &ImageSet, recipe: &Recipe, root: &Path) -> Result<Split> {
-    let mut split = Split::new(set, recipe.data.split).map_err(|e| e.within("data.split"))?;
-    let filter = &recipe.data.filter;
-    if filter.is_empty() {
-        return Ok(split);
-    }
-    let kept = matching(&find(&recipe.data.name, root)?, filter).map_err(|e| e.within("data"))?;
-    for (side, images) in [("training", &mut split.train), ("held-out", &mut split.held_out)] {
-        images.retain(|i| kept[*i]);
-        if images.is_empty() {
-            let reason = format!("{filter:?}: no {side} image is left, take more of them or another filter");
-            return Err(anyhow!(Error::config("data.filter", reason)));
-        }
-    }
-    Ok(split)
 }

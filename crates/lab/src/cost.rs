@@ -86,15 +86,15 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-struct Running {
-    parts: Parts,
-    total: u64,
-    step: u64,
+pub(crate) struct Running {
+    pub(crate) parts: Parts,
+    pub(crate) total: u64,
+    pub(crate) step: u64,
 }
 
 impl Running {
     /// Mean seconds of each of the next `steps` steps, as `train` makes them.
-    fn seconds(&mut self, steps: u64) -> Result<f64> {
+    pub(crate) fn seconds(&mut self, steps: u64) -> Result<f64> {
         let Parts { data, objective, update, .. } = &mut self.parts;
         let started = Instant::now();
         for step in self.step..self.step + steps {

@@ -4,6 +4,7 @@ use crate::adapter::{Adaptation, AdapterResult, Samples, measure};
 use crate::arm::Arm;
 use crate::assemble::{Told, generate, guided, rows_from, untold};
 use crate::conditions::SampleConditions;
+use crate::monitor::Looks;
 use crate::recipe::SampleConfig;
 use crate::result::{FinalSamples, LatentCopies};
 use anyhow::Result;
@@ -11,8 +12,9 @@ use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, Preconditi
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_samplers::{SamplerConfig, Variance};
-use heldout_train::{write_atomically, write_tensors_atomically};
+use heldout_train::{Event, write_atomically, write_tensors_atomically};
 use image::{ColorType, ImageEncoder, codecs::png::PngEncoder};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use tch::{Kind, Tensor};
@@ -30,6 +32,10 @@ pub(crate) struct Evaluated {
     pub(crate) exact: Measurement,
     pub(crate) transformed: Measurement,
     pub(crate) copier: f64,
+    /// The distance to held-out images.
+    pub(crate) quality: Event,
+    /// Those of the recipe, by their names.
+    pub(crate) metrics: BTreeMap<String, Measurement>,
     /// Of a model of latents.
     pub(crate) latent: Option<LatentCopies>,
     /// Of an adapter that looks at hints.
@@ -41,6 +47,7 @@ pub(crate) fn evaluate(
     arm: &Arm<'_>,
     (model, adaptation): (&Preconditioned, Option<&Adaptation>),
     schedule: Rc<dyn NoiseSchedule>,
+    looks: &Looks,
     folder: &Path,
 ) -> Result<Evaluated> {
     let (recipe, seed) = (arm.recipe, arm.seed);
@@ -59,6 +66,10 @@ pub(crate) fn evaluate(
     let metric = |copies| MemorizedFraction { copies, seed };
     let exact = metric(Copies::Exact).measure(&sets)?;
     let transformed = metric(Copies::Transformed).measure(&sets)?;
+
+    let quality = looks.quality().measure(&generated, &held_out)?;
+    let metrics =
+        looks.metrics().map_or_else(|| Ok(Vec::new()), |m| m.evaluate(&sets))?.into_iter().collect();
 
     let copier = EmpiricalDenoiser::new(&arm.in_space.train, schedule);
     let copies = sample(
@@ -90,7 +101,7 @@ pub(crate) fn evaluate(
             measure(arm, (model, adaptation), samples, &rows_from(&arm.held_out, 0, n as i64))?
         }
     };
-    Ok(Evaluated { exact, transformed, copier, latent, adapter })
+    Ok(Evaluated { exact, transformed, copier, quality, metrics, latent, adapter })
 }
 
 /// Copies among latents, and among the autoencoder's own images of held-out ones.

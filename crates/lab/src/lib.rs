@@ -2,6 +2,7 @@
 
 mod adapter;
 mod advise;
+mod analysis;
 mod arm;
 mod assemble;
 mod audit;
@@ -9,6 +10,7 @@ mod audit_data;
 mod autoencoder;
 mod captioned;
 mod clip;
+mod compare;
 mod conditions;
 mod cost;
 mod describe;
@@ -36,7 +38,9 @@ mod sample;
 mod sink;
 mod space;
 mod stop_step;
+mod study;
 mod texts;
+mod verdict;
 mod weights_choice;
 
 pub use adapter::{
@@ -44,6 +48,9 @@ pub use adapter::{
     LoraArmConfig, PartConfig, SensitivityAt, T2iConfig,
 };
 pub use advise::advise;
+pub use analysis::{
+    AnalysisConfig, AnalysisResult, Collapse, OnsetAnalysis, OnsetConfig, OnsetPoint, StopCheck,
+};
 pub use audit::{Audit, AuditRequest, ClassShare, Finding, Share, Suspect, audit, free_audit_folder};
 pub use audit_data::{
     AuditDataRequest, DataAudit, Duplicates, Expectation, Images, LabelKind, Labels, ModelSize, audit_data,
@@ -54,6 +61,7 @@ pub use autoencoder::{
 };
 pub use captioned::TextConfig;
 pub use clip::ClipRequest;
+pub use compare::{CompareConfig, Comparison, Effect, Outcome};
 pub use cost::{Cost, CostRequest, costs};
 pub use describe::{
     DescribeRequest, Described, Description, PartDescription, PipelineDescription, describe, describe_any,
@@ -65,15 +73,17 @@ pub use feature_metrics::{FeatureMetrics, MetricRow, MetricsRequest, feature_met
 pub use forward::{ForwardRequest, forward};
 pub use networks::network;
 pub use pipeline::{ControlRequest, PipelineRequest, pipeline_folder, sample_pipeline};
-pub use recipe::{Recipe, Study};
+pub use progress::Failure;
+pub use recipe::{DataConfig, Place, Recipe, Study};
 pub use record::{Record, RunInfo};
 pub use regularization::RegularizationConfig;
 pub use report::write as write_report;
-pub use result::{ArmResult, FinalSamples, LatentCopies, LevelGap, RunResult};
-pub use run::{Outcome, Request, check, free_folder, resumed, run};
+pub use result::{ArmFailure, ArmResult, FinalSamples, LatentCopies, LevelGap, QualityResult, StudyResult};
+pub use run::{Request, RunEnding, check, free_folder, resumed, run, study_folder};
 pub use sample::{SampleRequest, sample};
 pub use space::LatentConfig;
 pub use stop_step::{pilots, stop_step};
+pub use study::{Calibration, Estimate, Progress, WorkerEnding, Workers, calibrate, estimates, work};
 pub use weights_choice::WeightsChoice;
 
 #[cfg(test)]

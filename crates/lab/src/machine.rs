@@ -1,10 +1,11 @@
 //! What a result depends on besides the recipe: machine, versions, memory.
 
+use crate::study::Workers;
 use std::collections::BTreeMap;
 use sysinfo::System;
 
 /// CPU, cores, threads, memory, operating system.
-pub(crate) fn machine(device: tch::Device) -> BTreeMap<String, String> {
+pub(crate) fn machine(device: tch::Device, workers: Option<Workers>) -> BTreeMap<String, String> {
     let mut system = System::new().ok();
     if let Some(system) = &mut system {
         system.refresh_memory();
@@ -14,15 +15,26 @@ pub(crate) fn machine(device: tch::Device) -> BTreeMap<String, String> {
     let brand = cpu.unwrap_or_else(|| "unknown".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let gib = system.map_or(0, |s| s.total_memory()) as f64 / (1u64 << 30) as f64;
+    let here = Workers { jobs: 1, threads: tch::get_num_threads() as usize };
+    let Workers { jobs, threads } = workers.unwrap_or(here);
     let os = System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned());
     BTreeMap::from([
         ("CPU".to_owned(), brand),
         ("cores".to_owned(), cores.to_string()),
-        ("libtorch threads".to_owned(), tch::get_num_threads().to_string()),
+        ("libtorch threads".to_owned(), threads.to_string()),
+        ("arms side by side".to_owned(), jobs.to_string()),
         ("memory".to_owned(), format!("{gib:.0} GiB")),
         ("operating system".to_owned(), os),
         ("device".to_owned(), format!("{device:?}")),
     ])
+}
+
+/// Memory of the machine, or of the group of processes that this one belongs to; 0 if the system does not say.
+pub(crate) fn total_memory() -> u64 {
+    let Ok(mut system) = System::new() else { return 0 };
+    system.refresh_memory();
+    let limit = system.cgroup_limits().map(|limits| limits.total_memory).filter(|limit| *limit > 0);
+    limit.map_or(system.total_memory(), |limit| limit.min(system.total_memory()))
 }
 
 /// Programs and their versions.

@@ -12,16 +12,16 @@ use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
-    DiagnoseRequest, ExportRequest, ForwardRequest, Outcome, Request, RunResult, Study, advise, audit_data,
-    check, costs, describe_any, diagnose, export, find_autoencoder, find_fragment, find_recipe, forward,
-    fragments, free_folder, pilots, project_root, recipes, resumed, run, stop_step, train_autoencoder,
-    write_report,
+    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunEnding, Study, StudyResult,
+    WorkerEnding, Workers, advise, audit_data, calibrate, check, costs, describe_any, diagnose, estimates,
+    export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
+    project_root, recipes, resumed, run, stop_step, study_folder, train_autoencoder, work, write_report,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -65,19 +65,41 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
             println!("{}: {} arms build and run", study.name, study.arms.len());
         }
+        Command::Experiment(Experiment { recipe, options, dry_run: true, .. }) => {
+            return print_plan(&recipe, options);
+        }
         Command::Experiment(Experiment { recipe, options, .. }) => {
-            return start(&recipe, options, Ok, |_, _| Ok(()));
+            let changed = !(options.fragments.is_empty() && options.sets.is_empty());
+            return start(&recipe, options, Ok, |study| study_folder(study, changed), |_, _| Ok(()));
+        }
+        Command::Arm { folder, calibrate: true, device } => {
+            let device = device.unwrap_or_else(Device::cuda_if_available);
+            println!("{}", serde_json::to_string(&calibrate(&folder, device)?)?);
+        }
+        Command::Arm { folder, device, .. } => {
+            let device = device.unwrap_or_else(Device::cuda_if_available);
+            return Ok(match work(&folder, device, &interruptible()?)? {
+                WorkerEnding::Done => ExitCode::SUCCESS,
+                WorkerEnding::Failed => ExitCode::FAILURE,
+                WorkerEnding::Interrupted => ExitCode::from(130),
+            });
         }
         Command::Train(Train { recipe, data, mut options }) => {
             options.sets.extend(data.map(|d| format!("data.name={:?}", absolute(&d))));
-            return start(&recipe, options, Study::without_arms, |_, _| Ok(()));
+            return start(&recipe, options, Study::without_arms, |s| free_folder(&s.name), |_, _| Ok(()));
         }
         Command::StopStep(s) => {
             let change = |study: Study| pilots(&study, &s.pilots, s.patience);
-            return start(&s.recipe, s.options, change, |study, folder| {
-                print_stop(&stop_step(study, folder)?, study.arms[0].1.train.steps);
-                Ok(())
-            });
+            return start(
+                &s.recipe,
+                s.options,
+                change,
+                |s| free_folder(&s.name),
+                |study, folder| {
+                    print_stop(&stop_step(study, folder)?, study.arms[0].1.train.steps);
+                    Ok(())
+                },
+            );
         }
         Command::Cost(c) => print_costs(&c)?,
         Command::Advise(a) => {
@@ -213,7 +235,6 @@ fn read(recipe: &str, fragments: &[String], mut sets: Vec<String>, seeds: &[u64]
     Study::read_with(&find_recipe(recipe)?, &fragments, &sets)
 }
 
-/// Runs a recipe, or what `change` makes of it, and then `finish` on the run folder.
 /// A flag that the first signal sets; the second one ends the process.
 fn interruptible() -> Result<Arc<AtomicBool>> {
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -250,39 +271,51 @@ fn train_an_autoencoder(t: TrainAutoencoder) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs a recipe, or what `change` makes of it, where `place` says, and then `finish` on the run folder.
 fn start(
     recipe: &str,
     options: RunOptions,
     change: impl FnOnce(Study) -> Result<Study>,
+    place: impl FnOnce(&Study) -> PathBuf,
     finish: impl FnOnce(&Study, &Path) -> Result<()>,
 ) -> Result<ExitCode> {
-    let RunOptions { fragments, sets, seeds, out, resume, device } = options;
+    let RunOptions { fragments, sets, seeds, out, resume, any_code, jobs, device } = options;
     let interrupt = interruptible()?;
     let (study, folder) = match &resume {
         Some(folder) => (resumed(folder)?, folder.clone()),
         None => {
             let study = read(recipe, &fragments, sets, &seeds)?;
             let study = change(study)?;
-            let folder = out.unwrap_or_else(|| free_folder(&study.name));
+            let folder = out.unwrap_or_else(|| place(&study));
             (study, folder)
         }
     };
+    let device = device.unwrap_or_else(Device::cuda_if_available);
     let request = Request {
         study: &study,
         folder: &folder,
-        resume: resume.is_some(),
+        any_code: any_code || resume.is_some(),
         command: command_line(),
-        device: device.unwrap_or_else(Device::cuda_if_available),
+        device,
+        workers: Some(Workers::new(jobs.map(usize::from), study.arms.len() * study.seeds.len(), device)),
         interrupt: &interrupt,
     };
     match run(&request)? {
-        Outcome::Done(result) => {
-            print_result(&result);
+        RunEnding::Done(result) => {
+            if !result.arms.is_empty() {
+                print_result(&result);
+            }
+            if !result.failures.is_empty() {
+                for f in &result.failures {
+                    eprintln!("error: {} seed {}: {}", f.name, f.seed, f.reason);
+                }
+                return Ok(ExitCode::FAILURE);
+            }
             finish(&study, &folder)?;
             println!("{}", folder.join("report.html").display());
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::Interrupted => {
+        RunEnding::Interrupted => {
             if folder.join("recipe.toml").is_file() {
                 eprintln!("interrupted; the state is saved. Go on with --resume {}", folder.display());
             } else {
@@ -293,6 +326,55 @@ fn start(
     }
 }
 
+/// What an experiment would do, and what it would take.
+fn print_plan(recipe: &str, options: RunOptions) -> Result<ExitCode> {
+    let changed = !(options.fragments.is_empty() && options.sets.is_empty());
+    let RunOptions { fragments, sets, seeds, out, resume, any_code, jobs, device } = options;
+    let study = match &resume {
+        Some(folder) => resumed(folder)?,
+        None => read(recipe, &fragments, sets, &seeds)?,
+    };
+    let any_code = any_code || resume.is_some();
+    let folder = resume.or(out).unwrap_or_else(|| study_folder(&study, changed));
+    let device = device.unwrap_or_else(Device::cuda_if_available);
+    let workers = Workers::new(jobs.map(usize::from), study.arms.len() * study.seeds.len(), device);
+    let Some(plan) = estimates(&study, &folder, device, workers, any_code, &*interruptible()?)? else {
+        return Ok(ExitCode::from(130));
+    };
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_header(["arm", "seed", "state", "steps", "a step", "time", "memory"]);
+    for line in &plan {
+        let state = match line.progress {
+            Progress::Done => "done",
+            Progress::Begun => "cut, goes on",
+            Progress::Missing => "to do",
+        };
+        let mut cells =
+            vec![line.arm.clone(), line.seed.to_string(), state.to_owned(), line.steps.to_string()];
+        match line.calibration.filter(|_| line.progress != Progress::Done) {
+            Some(c) => cells.extend([
+                format!("{:.0} ms", 1e3 * c.step_seconds),
+                format!("{:.0} s", c.seconds),
+                format!("{:.0} MB", c.peak_rss_bytes as f64 / 1e6),
+            ]),
+            None => cells.extend(["", "", ""].map(str::to_owned)),
+        }
+        table.add_row(cells);
+    }
+    let left = plan.iter().filter(|line| line.progress != Progress::Done);
+    let seconds: f64 = left.filter_map(|line| Some(line.calibration?.seconds)).sum();
+    let Workers { jobs, threads } = workers;
+    println!("{table}\n{}", study.question);
+    println!(
+        "About {:.0} minutes in {}, {jobs} at a time with {threads} threads each; arms that were cut begin where they are.",
+        seconds / jobs as f64 / 60.0,
+        folder.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The arguments as they were given, after the name of the project's own entry point.
 fn command_line() -> String {
     let args = std::env::args().skip(1);
@@ -300,7 +382,7 @@ fn command_line() -> String {
     format!("cargo xtask {}", quoted.collect::<Vec<_>>().join(" "))
 }
 
-fn print_result(result: &RunResult) {
+fn print_result(result: &StudyResult) {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header([
         "arm",

@@ -17,9 +17,51 @@ use tch::Tensor;
 /// Held-out images of a look during training: the floor is known well enough from these.
 const FLOOR_IMAGES: i64 = 256;
 
+/// What is measured of samples besides copies: how good they are, and metrics on features where a network is named.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    seen: Option<Rc<OnFeatures>>,
+    network: String,
+}
+
+impl Looks {
+    /// Opens the network of the recipe, or trains it.
+    pub(crate) fn open(arm: &Arm<'_>) -> Result<Self> {
+        let Some(network) = network(arm)? else { return Ok(Self { seen: None, network: String::new() }) };
+        let seed = arm.seed;
+        let options = Options {
+            neighbors: NeighborOptions { seed, ..NeighborOptions::default() },
+            kid: Subsets::All,
+            seed,
+            ..Options::default()
+        };
+        let name = network.name().to_owned();
+        let (metrics, batch) = (arm.recipe.monitor.metrics.clone(), arm.recipe.sample.batch_size as i64);
+        let seen = OnFeatures::new(Rc::from(network), metrics, options, batch);
+        Ok(Self { seen: Some(Rc::new(seen)), network: name })
+    }
+
+    /// The distance to held-out images: in the network's features, or in pixels.
+    pub(crate) fn quality(&self) -> Quality {
+        match self.seen.clone() {
+            None => Quality::new("energy_distance", Box::new(energy_distance)),
+            Some(seen) => {
+                let name = title(FeatureMetric::Kid, &self.network);
+                Quality::new(name, Box::new(move |generated, real| seen.kernel_distance(generated, real)))
+            }
+        }
+    }
+
+    /// Those of the recipe.
+    pub(crate) fn metrics(&self) -> Option<Box<dyn Metric>> {
+        self.seen.clone().map(|seen| Box::new(seen) as _)
+    }
+}
+
 /// Draws with the initial noise of every look, and measures copies, the metrics of the recipe, and quality.
 pub(crate) fn monitor(
     arm: &Arm<'_>,
+    looks: &Looks,
     model: Rc<Preconditioned>,
     sink: Rc<dyn Sink>,
 ) -> Result<Box<dyn Observer>> {
@@ -27,33 +69,15 @@ pub(crate) fn monitor(
     let copies = [Copies::Exact, Copies::Transformed];
     let mut metrics: Vec<Box<dyn Metric>> =
         copies.map(|copies| Box::new(MemorizedFraction { copies, seed: arm.seed }) as _).into();
-    let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
-    let quality = match network(arm)? {
-        None => Quality::new("energy_distance", Box::new(energy_distance)),
-        Some(network) => {
-            let seed = arm.seed;
-            let options = Options {
-                neighbors: NeighborOptions { seed, ..NeighborOptions::default() },
-                kid: Subsets::All,
-                seed,
-                ..Options::default()
-            };
-            let network: Rc<dyn FeatureExtractor> = Rc::from(network);
-            let batch = arm.recipe.sample.batch_size as i64;
-            let name = title(FeatureMetric::Kid, network.name());
-            let seen = Rc::new(OnFeatures::new(network, config.metrics.clone(), options, batch));
-            metrics.push(Box::new(seen.clone()));
-            Quality::new(name, Box::new(move |generated, real| seen.kernel_distance(generated, real)))
-        }
-    };
+    metrics.extend(looks.metrics());
     let monitor = MemorizationMonitor {
         generate: samples(arm, model)?,
         samples: config.samples,
         every: config.every,
         train: arm.train.shallow_clone(),
-        held_out,
+        held_out: arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES)),
         metrics,
-        quality: Some(quality),
+        quality: Some(looks.quality()),
         sink: sink.clone(),
     };
     Ok(match config.budget {

@@ -1,17 +1,24 @@
 //! Recipes: TOML in, checked configuration out.
 
+mod data;
+mod grid;
 mod tables;
+
+pub use data::DataConfig;
+pub use grid::Place;
 
 pub(crate) use tables::{apply_all, parse, read_table};
 
 use crate::adapter::{AdapterConfig, check_bases, with_base_model};
+use crate::analysis::AnalysisConfig;
 use crate::captioned::{self, TextConfig};
+use crate::compare::CompareConfig;
 use crate::hash::of_text;
 use crate::regularization::RegularizationConfig;
 use crate::space::LatentConfig;
 use anyhow::{Result, bail};
+use grid::expand;
 use heldout_core::{Error, NoiseSchedule, Parameterization};
-use heldout_data::{AttributeFilter, SplitConfig};
 use heldout_features::FeaturesConfig;
 use heldout_metrics::FeatureMetric;
 use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
@@ -19,9 +26,8 @@ use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesCon
 use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tables::{merge, take, with_fragments};
+use tables::{merge, take, take_checked, take_if_there, with_fragments};
 use tch::{Device, Tensor, nn};
 use toml::{Table, Value};
 
@@ -59,19 +65,6 @@ pub struct Recipe {
     pub sample: SampleConfig,
     /// What is kept.
     pub checkpoint: CheckpointConfig,
-}
-
-/// What is trained on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// A shipped or fetched data set, or a path.
-    pub name: String,
-    /// How it is divided.
-    pub split: SplitConfig,
-    /// Of both sides those images alone whose attributes are these; `any` is every value but none. All if absent.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub filter: AttributeFilter,
 }
 
 /// The loss.
@@ -199,6 +192,7 @@ impl Recipe {
         };
         self.model.check().map_err(|e| e.within("model"))?;
         self.check_conditions()?;
+        self.check_data()?;
         self.latent.as_ref().map_or(Ok(()), LatentConfig::check).map_err(|e| e.within("latent"))?;
         if let Some(adapter) = &self.adapter {
             adapter.check(self).map_err(|e| e.within("adapter"))?;
@@ -304,8 +298,14 @@ pub struct Study {
     pub question: String,
     /// One run of every arm for each.
     pub seeds: Vec<u64>,
-    /// In the order of the file.
+    /// In the order of the file; with a grid, every arm with every value of every axis.
     pub arms: Vec<(String, Recipe)>,
+    /// Where each arm stands in the grid.
+    pub places: Vec<Place>,
+    /// Every arm beside one of them; not compared if absent.
+    pub compare: Option<CompareConfig>,
+    /// What is asked beyond that.
+    pub analysis: Option<AnalysisConfig>,
     /// The file after `--set`, as it is written into the run folder.
     pub resolved: String,
 }
@@ -344,6 +344,9 @@ impl Study {
         let mut table: Table = toml::from_str(&self.resolved)?;
         let arms = arms.map(|(name, change)| Ok((name, Value::Table(toml::from_str(&change)?))));
         table.insert("arms".to_owned(), Value::Table(arms.collect::<Result<_>>()?));
+        for of_the_old_arms in ["grid", "compare", "analysis"] {
+            table.remove(of_the_old_arms);
+        }
         Self::from_table(table)
     }
 
@@ -353,12 +356,17 @@ impl Study {
         let name: String = take(&mut base, "name")?;
         let question: String = take(&mut base, "question")?;
         let seeds: Vec<u64> = take(&mut base, "seeds")?;
-        let arms: Table = take(&mut base, "arms")?;
+        let compare: Option<CompareConfig> = take_checked(&mut base, "compare")?;
+        let analysis: Option<AnalysisConfig> = take_checked(&mut base, "analysis")?;
+        let arms: Option<Table> = take_if_there(&mut base, "arms")?;
+        let grid: Option<Table> = take_if_there(&mut base, "grid")?;
+        let arms = expand(arms.unwrap_or_default(), grid.unwrap_or_default())?;
         if arms.is_empty() || seeds.is_empty() {
-            bail!(Error::config("arms", "at least one arm and one seed are needed"));
+            bail!(Error::config("arms", "at least one arm, or a grid, and one seed are needed"));
         }
         let mut found = Vec::new();
-        for (arm, change) in arms {
+        let mut places = Vec::new();
+        for (arm, change, place) in arms {
             if arm.is_empty() || !arm.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
                 let reason = "names are letters, digits, - and _: they become folders";
                 bail!(Error::config(format!("arms.{arm}"), reason));
@@ -370,7 +378,11 @@ impl Study {
             recipe.check()?;
             check_bases(&recipe, &found)?;
             found.push((arm, recipe));
+            places.push(place);
         }
-        Ok(Self { name, question, seeds, arms: found, resolved })
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        compare.as_ref().map_or(Ok(()), |c| c.check(&names)).map_err(|e| e.within("compare"))?;
+        analysis.as_ref().map_or(Ok(()), AnalysisConfig::check).map_err(|e| e.within("analysis"))?;
+        Ok(Self { name, question, seeds, arms: found, places, compare, analysis, resolved })
     }
 }

@@ -5,18 +5,23 @@
 //! ```text
 //! recipe.toml                    the recipe as it was resolved
 //! run.json                       RunInfo
-//! metrics.jsonl                  one Record a line, arm after arm, in the order of the steps
-//! tensorboard/<arm>-seed<seed>/  TensorBoard event files
+//! lock                           the number of the process that runs it, or did
 //! arms/<arm>-seed<seed>/
+//!   task.json                    what its result is a function of, as hashes
 //!   arm.toml                     the arm's recipe: what `heldout sample` rebuilds the model from
 //!   shape.json                   [C, H, W] of its images
 //!   prompts.json                 what its samples show, of a model that is told of texts
+//!   metrics.jsonl                one Record a line, in the order of the steps
+//!   tensorboard/                 TensorBoard event files
 //!   checkpoints/step-00000600/   see heldout-train
 //!   samples.png                  a grid of the final samples
 //!   final.safetensors            u8 [n, C, H, W]: what FinalSamples measures
 //!   final.json                   FinalSamples
 //!   arm.json                     ArmResult, when the arm is done
-//! result.json                    RunResult
+//!   diverged.json                why it never will be
+//! superseded/                    folders of arms whose recipe, data or program has changed since; they come back with it
+//! metrics.jsonl                  the records of all arms
+//! study.json                     StudyResult
 //! report.html
 //! ```
 
@@ -47,6 +52,8 @@ pub struct RunInfo {
     pub question: String,
     /// The command that re-makes this run.
     pub command: String,
+    /// The arms, in order.
+    pub arms: Vec<String>,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
     /// The data sets, in a line each: name, size, shape, licence.

@@ -4,6 +4,7 @@
 mod load;
 mod pictures;
 mod plots;
+mod study;
 mod view;
 
 use anyhow::{Context, Result};

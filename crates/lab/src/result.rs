@@ -1,12 +1,15 @@
-//! What a run ends with: `arm.json`, `final.json`, `result.json`.
+//! What a run ends with: `arm.json`, `final.json`, `study.json`.
 
 use crate::adapter::AdapterResult;
+use crate::analysis::AnalysisResult;
+use crate::compare::Comparison;
 use heldout_core::Measurement;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// `result.json`.
+/// `study.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunResult {
+pub struct StudyResult {
     /// Version of this format.
     pub format: u32,
     /// The recipe's name.
@@ -15,8 +18,29 @@ pub struct RunResult {
     pub question: String,
     /// The answer in a sentence.
     pub verdict: String,
-    /// One per arm and seed.
+    /// One per arm and seed that ended.
     pub arms: Vec<ArmResult>,
+    /// Every arm beside the baseline, where the recipe names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// What the recipe asks beyond that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisResult>,
+    /// Those that have no result.
+    pub failures: Vec<ArmFailure>,
+}
+
+/// An arm that has no result with this seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmFailure {
+    /// The arm's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Whether the loss stopped being a number: it is not tried again.
+    pub diverged: bool,
 }
 
 /// The outcome of one arm with one seed.
@@ -42,6 +66,11 @@ pub struct ArmResult {
     pub f_mem_copier: f64,
     /// Memorised fraction, with its floor, where flipped and shifted training images count as the image.
     pub f_mem_transformed: Measurement,
+    /// How good the final samples are.
+    pub quality: QualityResult,
+    /// What `monitor.metrics` asks for, of the final samples, by name and network.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Measurement>,
     /// Of a model of latents: which of autoencoder and diffusion copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latent: Option<LatentCopies>,
@@ -63,6 +92,17 @@ pub struct ArmResult {
     /// Why it ended before its last step, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+}
+
+/// The distance of the final samples to held-out images; low is good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QualityResult {
+    /// Which distance.
+    pub metric: String,
+    /// Of the samples.
+    pub value: f64,
+    /// Between two halves of the held-out images.
+    pub floor: f64,
 }
 
 /// Whether the autoencoder or the diffusion of a latent model copies.

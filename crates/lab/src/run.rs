@@ -1,17 +1,20 @@
 //! A study from its recipe to its report.
 
-use crate::adapter::{AdapterResult, Bases};
-use crate::arm::{Arm, ArmEnding};
-use crate::dirs::project_root;
+use crate::compare::compare;
 use crate::machine::{machine, versions};
-use crate::progress::Bar;
-use crate::recipe::{Recipe, Study};
+use crate::progress::{Bar, Failure};
+use crate::recipe::Study;
 use crate::record::RunInfo;
-use crate::report;
-use crate::result::{ArmResult, RunResult};
+use crate::report::{self, counted_records};
+use crate::result::{ArmFailure, ArmResult, StudyResult};
+use crate::sink::{RECORDS, lines, read_records};
+use crate::study::{Lock, Plan, Pool, RESULT, Workers, holder, run_here};
+use crate::verdict::verdict;
+use crate::{dirs::project_root, record::Record};
 use anyhow::{Context, Result, anyhow};
 use heldout_core::Error;
 use heldout_train::write_atomically;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -22,106 +25,121 @@ use tch::Device;
 pub struct Request<'a> {
     /// The study.
     pub study: &'a Study,
-    /// The run folder; it is made, or gone on with where `resume` is set.
+    /// The run folder. What is done in it already stays; what was cut goes on; the rest is made.
     pub folder: &'a Path,
-    /// Whether the folder holds a run that was cut.
-    pub resume: bool,
+    /// Whether results of other builds of this program count.
+    pub any_code: bool,
     /// The command that re-makes the run.
     pub command: String,
     /// Where tensors live.
     pub device: Device,
+    /// Processes for the arms; none: one arm after another in this process, of which the first that fails ends all.
+    pub workers: Option<Workers>,
     /// Set by signals.
     pub interrupt: &'a AtomicBool,
 }
 
 /// How a run ended.
 #[derive(Debug)]
-pub enum Outcome {
-    /// All arms are done.
-    Done(Box<RunResult>),
+pub enum RunEnding {
+    /// All arms are done, or have failed.
+    Done(Box<StudyResult>),
     /// A signal came; the state is saved.
     Interrupted,
 }
 
-/// Runs every arm with every seed, arm after arm, skipping those that are done.
-pub fn run(request: &Request<'_>) -> Result<Outcome> {
-    let Request { study, folder, .. } = request;
-    let root = project_root().join("datasets");
-    for latent in study.arms.iter().filter_map(|(_, recipe)| recipe.latent.as_ref()) {
-        if !latent.prepare(request.device, request.interrupt)? {
-            return Ok(Outcome::Interrupted);
-        }
-    }
-    let open = |(name, recipe): &'_ (String, Recipe), seed: u64| -> Result<String> {
-        let arm = Arm::open(name, seed, recipe, &root, request.device)?;
-        if !request.resume {
-            arm.check()?;
-        }
-        Ok(arm.data_line())
-    };
+/// `study.json`.
+pub(crate) const STUDY: &str = "study.json";
+
+/// Runs what is missing of every arm with every seed, then measures and reports.
+pub fn run(request: &Request<'_>) -> Result<RunEnding> {
+    let Request { study, folder, device, interrupt, .. } = *request;
+    check_folder(study, folder)?;
     // Everything that can be wrong with the data is found before a folder is made.
-    let mut data = study.arms.iter().map(|arm| open(arm, study.seeds[0])).collect::<Result<Vec<_>>>()?;
-    data.dedup();
-    begin(request, data)?;
-    let steps = study.arms.iter().map(|(_, r)| r.train.steps).sum::<u64>() * study.seeds.len() as u64;
-    let bar = Bar::new(steps);
-    let mut results = Vec::new();
-    for seed in &study.seeds {
-        for (name, recipe) in &study.arms {
-            let done = folder.join("arms").join(format!("{name}-seed{seed}")).join("arm.json");
-            if done.is_file() {
-                results.push(read_json(&done)?);
-                bar.skip(recipe.train.steps);
-                continue;
-            }
-            let mut arm = Arm::open(name, *seed, recipe, &root, request.device)?;
-            let own = folder.join("arms").join(format!("{name}-seed{seed}"));
-            arm.bases = recipe.adapter.as_ref().map(|adapter| Bases::new(adapter, &own, *seed));
-            match arm.run(folder, &bar, request.interrupt)? {
-                ArmEnding::Done(result) => results.push(*result),
-                ArmEnding::Interrupted => {
-                    bar.finish();
-                    return Ok(Outcome::Interrupted);
-                }
-            }
-        }
+    let Some(plan) = Plan::of(study, device, interrupt)? else { return Ok(RunEnding::Interrupted) };
+    let _lock = begin(request, &plan)?;
+    for planned in &plan.tasks {
+        planned.task.place(folder, planned.recipe, request.any_code)?;
     }
+    let bar = Bar::new(plan.steps());
+    let failures = match request.workers {
+        Some(workers) => Pool::new(&plan, folder, workers, device, &bar).run(interrupt)?,
+        None => run_here(&plan, folder, device, &bar, interrupt)?.then(BTreeMap::new),
+    };
     bar.finish();
-    let verdict = verdict(study, &results);
-    let (recipe, question) = (study.name.clone(), study.question.clone());
-    let result = RunResult { format: 1, recipe, question, verdict, arms: results };
-    write_atomically(
-        &folder.join("result.json"),
-        (serde_json::to_string_pretty(&result)? + "\n").as_bytes(),
-    )?;
+    let Some(failures) = failures else { return Ok(RunEnding::Interrupted) };
+    let result = gather(study, &plan, folder, &failures)?;
+    write_atomically(&folder.join(STUDY), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
+    write_atomically(&folder.join(RECORDS), lines(&records(folder, &plan)?)?.as_bytes())?;
     report::write(folder)?;
-    Ok(Outcome::Done(Box::new(result)))
+    Ok(RunEnding::Done(Box::new(result)))
 }
 
-fn begin(request: &Request<'_>, data: Vec<String>) -> Result<()> {
-    let Request { study, folder, resume, .. } = request;
-    if *resume {
-        return Ok(());
+/// The records of all arms, one after another.
+fn records(folder: &Path, plan: &Plan<'_>) -> Result<Vec<Record>> {
+    let all = plan.tasks.iter().map(|p| read_records(&p.task.folder(folder).join(RECORDS)));
+    Ok(all.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn gather(
+    study: &Study,
+    plan: &Plan<'_>,
+    folder: &Path,
+    failures: &BTreeMap<usize, Failure>,
+) -> Result<StudyResult> {
+    let failed = |i: &usize| {
+        let task = &plan.tasks[*i].task;
+        let Failure { reason, diverged } = failures[i].clone();
+        ArmFailure { name: task.arm.clone(), seed: task.seed, reason, diverged }
+    };
+    let failures: Vec<ArmFailure> = failures.keys().map(failed).collect();
+    let done = plan.tasks.iter().map(|p| p.task.folder(folder).join(RESULT)).filter(|path| path.is_file());
+    let arms: Vec<ArmResult> = done.map(|path| read_json(&path)).collect::<Result<_>>()?;
+    let names: Vec<&str> = study.arms.iter().map(|(name, _)| name.as_str()).collect();
+    let comparison = study.compare.as_ref().map(|c| compare(c, &names, &arms)).transpose()?;
+    let analysis = study.analysis.as_ref().map(|a| a.run(&arms, &counted_records(folder)?)).transpose()?;
+    let verdict = verdict(study, &arms, comparison.as_ref(), analysis.as_ref());
+    let (recipe, question) = (study.name.clone(), study.question.clone());
+    Ok(StudyResult { format: 2, recipe, question, verdict, arms, comparison, analysis, failures })
+}
+
+/// A folder is free, or holds a run of this study.
+fn check_folder(study: &Study, folder: &Path) -> Result<()> {
+    let recipe = folder.join("recipe.toml");
+    if recipe.is_file() {
+        let there = resumed(folder)?.name;
+        if there != study.name {
+            let reason = format!("holds the study `{there}`, not `{}`: choose another --out", study.name);
+            return Err(anyhow!(Error::file(folder, reason)));
+        }
+    } else if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(anyhow!(Error::file(folder, "is not empty, and holds no study: choose another --out")));
     }
-    if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        let reason = "is not empty: choose another --out, or go on with --resume";
-        return Err(anyhow!(Error::file(*folder, reason)));
-    }
+    Ok(())
+}
+
+fn begin(request: &Request<'_>, plan: &Plan<'_>) -> Result<Lock> {
+    let Request { study, folder, .. } = request;
     let existed = folder.exists();
     let info = RunInfo {
         recipe: study.name.clone(),
         question: study.question.clone(),
         command: request.command.clone(),
+        arms: study.arms.iter().map(|(name, _)| name.clone()).collect(),
         seeds: study.seeds.clone(),
-        data,
+        data: plan.data.clone(),
         versions: versions(),
-        machine: machine(request.device),
+        machine: machine(request.device, request.workers),
     };
-    let write = || -> Result<()> {
+    let write = || -> Result<Lock> {
         fs::create_dir_all(folder).map_err(Error::io(*folder))?;
+        let lock = Lock::take(folder)?.ok_or_else(|| {
+            let reason = format!("another process ({}) runs this study now", holder(folder));
+            anyhow!(Error::file(*folder, reason))
+        })?;
         write_atomically(&folder.join("recipe.toml"), study.resolved.as_bytes())?;
         write_atomically(&folder.join("run.json"), serde_json::to_string_pretty(&info)?.as_bytes())?;
-        Ok(())
+        Ok(lock)
     };
     write().inspect_err(|_| {
         if !existed {
@@ -159,9 +177,10 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
     let request = Request {
         study: &small,
         folder: &folder,
-        resume: false,
+        any_code: false,
         command: "check".to_owned(),
         device,
+        workers: None,
         interrupt: &AtomicBool::new(false),
     };
     let outcome = run(&request);
@@ -171,43 +190,16 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
     outcome.map(|_| ())
 }
 
-/// The answer in a sentence, from the figures alone.
-fn verdict(study: &Study, results: &[ArmResult]) -> String {
-    let mean = |x: &dyn Fn(&ArmResult) -> f64, name: &str| {
-        let of: Vec<f64> = results.iter().filter(|r| r.name == name).map(x).collect();
-        of.iter().sum::<f64>() / of.len().max(1) as f64
-    };
-    let mut clauses = Vec::new();
-    let (mut copies, mut makes) = (false, false);
-    for (name, recipe) in &study.arms {
-        let (f_mem, floor) = (mean(&|r| r.f_mem, name), mean(&|r| r.f_mem_floor, name));
-        let does = if f_mem >= 0.5 {
-            copies = true;
-            "copies its training images"
-        } else if f_mem <= floor + 0.02 {
-            makes = true;
-            "makes images that are not copies"
-        } else {
-            "copies some of its training images"
-        };
-        let n = recipe.data.split.n_train;
-        clauses.push(format!("from {n} images it {does} (f_mem {f_mem:.2}, floor {floor:.2})"));
-        if results.iter().any(|r| r.name == *name && r.adapter.is_some()) {
-            let f1 = |of: fn(&AdapterResult) -> f64| mean(&|r| r.adapter.as_ref().map_or(0.0, of), name);
-            let (ours, theirs) = (f1(|a| a.edge_f1), f1(|a| a.edge_f1_unconditional));
-            clauses.push(format!(
-                "with {name} its edges are where they should be with F1 {ours:.2}, without with {theirs:.2}"
-            ));
-        }
+/// `runs/<name>` for a recipe as it stands; for one that was changed on the command line the first of `runs/<name>-2`, `-3`,
+/// .. that is free or holds just this study.
+pub fn study_folder(study: &Study, changed: bool) -> PathBuf {
+    let runs = project_root().join("runs");
+    let name = &study.name;
+    if !changed {
+        return runs.join(name);
     }
-    let answer = match (study.arms.len(), copies && makes) {
-        (1, _) => "",
-        (_, true) => "Yes: ",
-        (_, false) => "Not here: ",
-    };
-    let seeds =
-        if study.seeds.len() > 1 { format!(", mean of {} seeds", study.seeds.len()) } else { String::new() };
-    format!("{answer}{}{seeds}.", clauses.join("; "))
+    let same = |p: &PathBuf| !p.exists() || resumed(p).is_ok_and(|there| there.resolved == study.resolved);
+    (2..).map(|i| runs.join(format!("{name}-{i}"))).find(same).unwrap_or_else(|| runs.join(name))
 }
 
 /// `runs/<name>`, or the first of `runs/<name>-2`, `-3`, .. that is free.

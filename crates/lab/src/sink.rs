@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tfrecord::{EventMeta, EventWriter};
 
+/// The records of an arm, in its folder.
+pub(crate) const RECORDS: &str = "metrics.jsonl";
+
 /// Writes the events of one arm.
 pub(crate) struct ArmSink {
     arm: String,
@@ -46,18 +49,20 @@ pub(crate) fn read_records(path: &Path) -> Result<Vec<Record>> {
     Ok(whole.lines().enumerate().map(parse).collect::<Result<_, _>>()?)
 }
 
-impl ArmSink {
-    /// Goes on after step `from` of this arm: its later records are dropped, since those steps run again.
-    pub(crate) fn open(run: &Path, arm: &str, seed: u64, from: u64) -> Result<Self> {
-        let path = run.join("metrics.jsonl");
-        let ours = |r: &Record| r.arm == arm && r.seed == seed;
-        let kept: Vec<Record> =
-            read_records(&path)?.into_iter().filter(|r| !ours(r) || r.step <= from).collect();
-        let lines: Vec<String> = kept.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-        let text = lines.into_iter().map(|l| l + "\n").collect::<String>();
-        write_atomically(&path, text.as_bytes())?;
+/// One JSON object a line.
+pub(crate) fn lines(records: &[Record]) -> Result<String> {
+    let lines: Vec<String> = records.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().map(|l| l + "\n").collect())
+}
 
-        let folder = run.join("tensorboard").join(format!("{arm}-seed{seed}"));
+impl ArmSink {
+    /// Goes on after step `from` of the arm in `folder`: its later records are dropped, since those steps run again.
+    pub(crate) fn open(folder: &Path, arm: &str, seed: u64, from: u64) -> Result<Self> {
+        let path = folder.join(RECORDS);
+        let kept: Vec<Record> = read_records(&path)?.into_iter().filter(|r| r.step <= from).collect();
+        write_atomically(&path, lines(&kept)?.as_bytes())?;
+
+        let folder = folder.join("tensorboard");
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(Error::io(&folder))?; // written anew from the records
         }
@@ -65,9 +70,8 @@ impl ArmSink {
         let tensorboard = EventWriter::create(folder.join("events.out.tfevents.heldout"), Default::default())
             .with_context(|| format!("{}", folder.display()))?;
         let jsonl = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
-        let records: Vec<Record> = kept.into_iter().filter(ours).collect();
         let mut inner = Inner { jsonl, tensorboard, records: Vec::new() };
-        for record in records {
+        for record in kept {
             inner.show(&record)?;
             inner.records.push(record);
         }

@@ -1,6 +1,7 @@
 //! How recipes are read and merged.
 
 mod calibration;
+mod training_sets;
 
 use crate::recipe::Study;
 use crate::{find_recipe, project_root};

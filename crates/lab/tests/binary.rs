@@ -14,10 +14,14 @@ mod measure;
 mod models;
 #[path = "binary/pipelines.rs"]
 mod pipelines;
+#[path = "binary/study.rs"]
+mod study;
 #[path = "binary/techniques.rs"]
 mod techniques;
 #[path = "binary/texts.rs"]
 mod texts;
+#[path = "binary/training_sets.rs"]
+mod training_sets;
 
 use serde_json::Value;
 use std::fs;
@@ -154,7 +158,7 @@ fn a_study_runs_from_recipe_to_report() {
     let place = Place::new();
     let said = place.succeed(&["experiment", "tiny.toml", "--out", "out"]);
     assert!(said.trim_end().ends_with("out/report.html"), "{said}");
-    let result = json(&place.path("out/result.json"));
+    let result = json(&place.path("out/study.json"));
     assert_eq!(result["arms"].as_array().unwrap().len(), 2);
     let arm = &result["arms"][0];
     for field in [
@@ -183,7 +187,7 @@ fn a_study_runs_from_recipe_to_report() {
         "it loads something"
     );
     assert!(page.matches("<svg").count() >= 7, "{}", page.matches("<svg").count());
-    assert!(fs::read_dir(place.path("out/tensorboard/few-seed0")).unwrap().count() > 0);
+    assert!(fs::read_dir(place.path("out/arms/few-seed0/tensorboard")).unwrap().count() > 0);
 
     fs::remove_file(place.path("out/report.html")).unwrap();
     place.succeed(&["report", "out"]);
@@ -241,6 +245,26 @@ fn a_run_that_was_killed_goes_on_to_the_last_bit() {
     survives_kills(&Place::new(), &["experiment"], &["few-seed0", "many-seed0"]);
 }
 
+/// Ends the processes of the arms of a run, without warning.
+fn kill_workers(run: &Path) {
+    let arms = fs::read_dir(run.join("arms")).into_iter().flatten().flatten();
+    let running = arms.map(|arm| arm.path()).filter(|arm| !arm.join("arm.json").exists());
+    for pid in running.filter_map(|arm| fs::read_to_string(arm.join("lock")).ok()) {
+        let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+    }
+}
+
+/// `study.json` without what a clock and the system say.
+fn timeless(run: &Path) -> Value {
+    let mut study = json(&run.join("study.json"));
+    for arm in study["arms"].as_array_mut().unwrap() {
+        for field in ["seconds", "peak_rss_bytes"] {
+            assert!(arm.as_object_mut().unwrap().remove(field).is_some());
+        }
+    }
+    study
+}
+
 #[track_caller]
 fn survives_kills(place: &Place, command: &[&str], arms: &[&str]) {
     let of = |out| [command, &["tiny.toml", "--out", out]].concat();
@@ -260,12 +284,17 @@ fn survives_kills(place: &Place, command: &[&str], arms: &[&str]) {
         let lines = said.lines().take(1 + draw(6) as usize).count();
         sleep(Duration::from_millis(draw(60)));
         kills += u32::from(lines > 0 && child.try_wait().unwrap().is_none());
+        // Now the workers die as well, now they see that nobody listens any more.
+        if draw(2) == 0 {
+            kill_workers(&place.path("cut"));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         args = vec!["experiment", "--resume", "cut"];
     }
     assert!(kills > 0);
     place.succeed(&args);
+    assert_eq!(timeless(&place.path("whole")), timeless(&place.path("cut")));
     for arm in arms {
         assert!(
             last_checkpoint(&place.path("whole"), arm) == last_checkpoint(&place.path("cut"), arm),
@@ -291,12 +320,12 @@ fn a_run_that_was_cut_in_its_evaluation_goes_on_to_the_last_bit() {
         let whole = metrics(&run);
         let ends: Vec<usize> = whole.match_indices('\n').map(|(at, _)| at + 1).collect();
         let n = ends.len();
-        // The last two lines are the evaluation's: none, one and a part, or both of them had been written.
-        for cut in [ends[n - 3], ends[n - 2] + 9, ends[n - 1]] {
-            for file in ["result.json", "arms/base-seed0/arm.json"] {
+        // The last three lines are the evaluation's: none, two and a part, or all of them had been written.
+        for cut in [ends[n - 4], ends[n - 2] + 9, ends[n - 1]] {
+            for file in ["study.json", "arms/base-seed0/arm.json"] {
                 fs::remove_file(run.join(file)).unwrap();
             }
-            fs::write(run.join("metrics.jsonl"), &whole[..cut]).unwrap();
+            fs::write(run.join("arms/base-seed0/metrics.jsonl"), &whole[..cut]).unwrap();
             place.succeed(&["experiment", "--resume", "run"]);
             assert_eq!(metrics(&run), whole, "cut after {cut} bytes of {}", whole.len());
         }
@@ -328,7 +357,7 @@ fn signals_end_a_run_with_a_checkpoint() {
 }
 
 #[test]
-fn a_damaged_checkpoint_falls_back_and_another_models_is_refused() {
+fn a_damaged_checkpoint_falls_back_and_another_models_is_put_aside() {
     let place = Place::new();
     place.succeed(&["train", "tiny.toml", "--out", "run"]);
     let arm = place.path("run/arms/base-seed0");
@@ -355,6 +384,16 @@ fn a_damaged_checkpoint_falls_back_and_another_models_is_refused() {
     let recipe = place.path("run/recipe.toml");
     let wider = fs::read_to_string(&recipe).unwrap().replace("layers_per_block = 1", "layers_per_block = 2");
     fs::write(&recipe, wider).unwrap();
+    let before = fs::read_dir(arm.join("checkpoints")).unwrap().count();
+    place.succeed(&["experiment", "--resume", "run"]);
+    let aside: Vec<PathBuf> =
+        fs::read_dir(place.path("run/superseded")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(aside.len(), 1, "the other model's checkpoints are put aside, not gone on with");
+    assert_eq!(fs::read_dir(aside[0].join("checkpoints")).unwrap().count(), before);
+    // Into the new model's folder by hand: still refused.
+    fs::remove_file(arm.join("arm.json")).unwrap();
+    fs::remove_dir_all(arm.join("checkpoints")).unwrap();
+    fs::rename(aside[0].join("checkpoints"), arm.join("checkpoints")).unwrap();
     place.fail(&["experiment", "--resume", "run"], 1, &["step-00000030", "another recipe or model"]);
 }
 
@@ -467,7 +506,7 @@ fn early_stopping_is_said() {
     let patience = "validation.early_stopping={kind=\"held_out_loss\",patience=1}";
     let args = ["train", "tiny.toml", "--out", "run", "--set", patience, "--set", "validation.every=1"];
     place.succeed(&[&args[..], &["--set", "train.learning_rate.peak=1.0"]].concat());
-    let result = json(&place.path("run/result.json"));
+    let result = json(&place.path("run/study.json"));
     let arm = &result["arms"][0];
     assert!(arm["steps"].as_u64().unwrap() < 30, "{arm}");
     assert!(arm["stopped"].as_str().unwrap().contains("held-out loss"), "{arm}");

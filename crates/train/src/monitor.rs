@@ -47,7 +47,8 @@ impl Quality {
         Self { name: name.into(), distance, floor: OnceCell::new(), latest: None }
     }
 
-    fn measure(&mut self, generated: &Tensor, held_out: &Tensor) -> Result<Event> {
+    /// Of images `[N, C, H, W]` and `[M, C, H, W]`; [`Event::Quality`].
+    pub fn measure(&mut self, generated: &Tensor, held_out: &Tensor) -> Result<Event> {
         let value = (self.distance)(generated, held_out)?;
         let floor = match self.floor.get() {
             Some(floor) => *floor,

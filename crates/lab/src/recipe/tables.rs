@@ -48,8 +48,22 @@ fn join_lists(lists: &mut Table, behind: Option<&Value>) {
 
 /// Takes a value out of a table, and reads it.
 pub(super) fn take<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<T> {
-    let value = table.remove(key).ok_or_else(|| anyhow!(Error::config(key, "is missing")))?;
-    T::deserialize(value).map_err(|e| anyhow!(Error::config(key, one_line(e.message()))))
+    take_if_there(table, key)?.ok_or_else(|| anyhow!(Error::config(key, "is missing")))
+}
+
+/// The same of a value that may be left out.
+pub(super) fn take_if_there<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<Option<T>> {
+    let Some(value) = table.remove(key) else { return Ok(None) };
+    T::deserialize(value).map(Some).map_err(|e| anyhow!(Error::config(key, one_line(e.message()))))
+}
+
+/// The same of a table, whose errors name the key within it.
+pub(super) fn take_checked<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<Option<T>> {
+    let Some(value) = table.remove(key) else { return Ok(None) };
+    parse(value).map(Some).map_err(|e| match e.downcast::<Error>() {
+        Ok(e) => anyhow!(e.within(key)),
+        Err(e) => e,
+    })
 }
 
 /// Reads a recipe; an error names the whole path of the key.
@@ -80,23 +94,32 @@ pub(crate) fn apply_all(table: &mut Table, sets: &[String]) -> Result<()> {
     })
 }
 
-/// Sets `key` (dotted) to `value`; where the key is one of the base, the arms lose their say in it.
+/// Sets `key` (dotted) to `value`; where the key is one of the base, the arms and the grid lose their say in it.
 fn apply(table: &mut Table, key: &str, value: Value) -> Result<()> {
     let path: Vec<&str> = key.split('.').collect();
-    if path.iter().any(|part| part.is_empty()) {
-        bail!(Error::config(format!("--set {key}"), "is not a dotted key, as train.steps"));
+    if path[0] != "arms" && path[0] != "grid" {
+        if let Some(Value::Table(arms)) = table.get_mut("arms") {
+            arms.iter_mut().for_each(|(_, change)| forget(change, &path));
+        }
+        if let Some(Value::Table(grid)) = table.get_mut("grid") {
+            grid.retain(|_, axis| axis.get("key").and_then(Value::as_str) != Some(key));
+        }
     }
-    if path[0] != "arms"
-        && let Some(Value::Table(arms)) = table.get_mut("arms")
-    {
-        arms.iter_mut().for_each(|(_, change)| forget(change, &path));
+    insert(table, &format!("--set {key}"), key, value)
+}
+
+/// Puts a value at a dotted key, making the tables on the way; an error calls it `field`.
+pub(super) fn insert(table: &mut Table, field: &str, key: &str, value: Value) -> Result<()> {
+    let path: Vec<&str> = key.split('.').collect();
+    if path.iter().any(|part| part.is_empty()) {
+        bail!(Error::config(field, format!("`{key}` is not a dotted key, as train.steps")));
     }
     let mut place = table;
     for part in &path[..path.len() - 1] {
         let next = place.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
-        place = next.as_table_mut().ok_or_else(|| {
-            anyhow!(Error::config(format!("--set {key}"), format!("`{part}` is not a table")))
-        })?;
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| anyhow!(Error::config(field, format!("`{part}` is not a table"))))?;
     }
     place.insert(path[path.len() - 1].to_owned(), value);
     Ok(())

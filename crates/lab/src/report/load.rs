@@ -1,15 +1,15 @@
 //! The files of a run.
 
 use crate::record::{Record, RunInfo};
-use crate::result::{ArmResult, FinalSamples, RunResult};
-use crate::run::read_json;
-use crate::sink::read_records;
+use crate::result::{ArmResult, FinalSamples, StudyResult};
+use crate::run::{STUDY, read_json};
+use crate::sink::{RECORDS, read_records};
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_train::Event;
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// A run as far as it got.
@@ -18,8 +18,8 @@ pub(crate) struct Loaded {
     pub(crate) info: RunInfo,
     pub(crate) recipe: String,
     pub(crate) records: Vec<Record>,
-    pub(crate) result: Option<RunResult>,
-    /// In the order in which they ran.
+    pub(crate) result: Option<StudyResult>,
+    /// Those that have begun, in the order of the recipe, seed after seed.
     pub(crate) arms: Vec<LoadedArm>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Pictures {
 }
 
 impl Loaded {
-    /// Names of the arms, in the order in which they first ran.
+    /// Names of the arms, in the order of the recipe.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for arm in &self.arms {
@@ -62,21 +62,30 @@ pub(crate) fn load(run: &Path) -> Result<Loaded> {
     let recipe_path = run.join("recipe.toml");
     let recipe = fs::read_to_string(&recipe_path).map_err(Error::io(&recipe_path))?;
     let records = counted_records(run)?;
-    let result_path = run.join("result.json");
+    let result_path = run.join(STUDY);
     let result = result_path.is_file().then(|| read_json(&result_path)).transpose()?;
-    let mut order: Vec<(String, u64)> = Vec::new();
-    for r in &records {
-        if !order.contains(&(r.arm.clone(), r.seed)) {
-            order.push((r.arm.clone(), r.seed));
-        }
-    }
-    let arms = order.into_iter().map(|(name, seed)| load_arm(run, name, seed)).collect::<Result<_>>()?;
+    let begun = arms(run, &info).filter(|(_, _, folder)| folder.is_dir());
+    let arms = begun.map(|(name, seed, folder)| load_arm(&folder, name, seed)).collect::<Result<_>>()?;
     Ok(Loaded { info, recipe, records, result, arms })
+}
+
+/// Name, seed and folder of every arm of a run, begun or not.
+fn arms(run: &Path, info: &RunInfo) -> impl Iterator<Item = (String, u64, PathBuf)> {
+    let all = info.seeds.iter().flat_map(|seed| info.arms.iter().map(|name| (name.clone(), *seed)));
+    let run = run.to_owned();
+    all.map(move |(name, seed)| {
+        let folder = run.join("arms").join(format!("{name}-seed{seed}"));
+        (name, seed, folder)
+    })
 }
 
 /// The records of a run; of several validations at one step the last, which is of the weights that count.
 pub(crate) fn counted_records(run: &Path) -> Result<Vec<Record>> {
-    let mut records = read_records(&run.join("metrics.jsonl"))?;
+    let info: RunInfo = read_json(&run.join("run.json"))?;
+    let mut records = Vec::new();
+    for (_, _, folder) in arms(run, &info) {
+        records.extend(read_records(&folder.join(RECORDS))?);
+    }
     let validates = |r: &Record| matches!(r.event, Event::Validation { .. });
     let place = |r: &Record| (r.arm.clone(), r.seed, r.step);
     let last: HashMap<_, usize> =
@@ -89,8 +98,7 @@ pub(crate) fn counted_records(run: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn load_arm(run: &Path, name: String, seed: u64) -> Result<LoadedArm> {
-    let folder = run.join("arms").join(format!("{name}-seed{seed}"));
+fn load_arm(folder: &Path, name: String, seed: u64) -> Result<LoadedArm> {
     let arm = folder.join("arm.json");
     if !arm.is_file() {
         return Ok(LoadedArm { name, seed, result: None, pictures: None });

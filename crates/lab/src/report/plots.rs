@@ -103,8 +103,18 @@ pub(crate) fn curves(x_label: &str, y_label: &str, y: Option<Range<f64>>, all: &
     Ok(take_ink_from_page(&svg))
 }
 
-/// Values between 0 and 1 with their intervals, a row each.
-pub(crate) fn dots(x_label: &str, all: &[Dot]) -> Result<String> {
+/// Shares between 0 and 1 with their intervals, a row each.
+pub(crate) fn shares(x_label: &str, all: &[Dot]) -> Result<String> {
+    dots(x_label, -0.02..1.02, all)
+}
+
+/// Differences with their intervals, a row each, around a line at 0.
+pub(crate) fn forest(x_label: &str, all: &[Dot]) -> Result<String> {
+    let ends = all.iter().flat_map(|d| [d.interval.0, d.interval.1, d.value]).chain([0.0]);
+    dots(x_label, range(ends.collect::<Vec<_>>().into_iter()), all)
+}
+
+fn dots(x_label: &str, x: Range<f64>, all: &[Dot]) -> Result<String> {
     let mut svg = String::new();
     let n = all.len();
     {
@@ -112,18 +122,25 @@ pub(crate) fn dots(x_label: &str, all: &[Dot]) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
         let mut builder = ChartBuilder::on(&area);
         builder.margin(8).x_label_area_size(42).y_label_area_size(210);
-        let mut chart = builder.build_cartesian_2d(-0.02..1.02, -0.5..n as f64 - 0.5).map_err(failed)?;
+        let rows = -0.5..n as f64 - 0.5;
+        let left = x.start;
+        let crosses = left < 0.0;
+        let mut chart = builder.build_cartesian_2d(x, rows.clone()).map_err(failed)?;
         let mut mesh = chart.configure_mesh();
-        mesh.x_desc(x_label).x_labels(6).disable_y_mesh().y_labels(0);
+        mesh.x_desc(x_label).x_labels(6).x_label_formatter(&tick).disable_y_mesh().y_labels(0);
         mesh.label_style(("sans-serif", 14)).axis_desc_style(("sans-serif", 15));
         mesh.bold_line_style(GREY.mix(0.25)).light_line_style(TRANSPARENT).axis_style(GREY);
         mesh.draw().map_err(failed)?;
+        if crosses {
+            let zero = [(0.0, rows.start), (0.0, rows.end)];
+            chart.draw_series([PathElement::new(zero, GREY.stroke_width(1))]).map_err(failed)?;
+        }
         for (i, dot) in all.iter().enumerate() {
             let y = (n - 1 - i) as f64;
             let line = [(dot.interval.0, y), (dot.interval.1, y)];
             chart.draw_series([PathElement::new(line, dot.color.stroke_width(3))]).map_err(failed)?;
             chart.draw_series([Circle::new((dot.value, y), 6, dot.color.filled())]).map_err(failed)?;
-            let (_, place) = chart.backend_coord(&(0.0, y));
+            let (_, place) = chart.backend_coord(&(left, y));
             let style = ("sans-serif", 14).into_font().color(&BLACK);
             let style = style.pos(plotters::style::text_anchor::Pos::new(
                 plotters::style::text_anchor::HPos::Right,

@@ -2,7 +2,8 @@
 
 use super::load::{Loaded, LoadedArm};
 use super::pictures::{Choice, Triple, sheet, triples};
-use super::plots::{Curve, Dot, color, curves, dots};
+use super::plots::{Curve, Dot, color, curves, shares};
+use super::study::{StudyView, study_view};
 use crate::adapter::lines;
 use crate::record::Record;
 use crate::result::{ArmResult, LevelGap};
@@ -18,11 +19,13 @@ use std::collections::BTreeMap;
 pub(crate) struct Page {
     question: String,
     verdict: Option<String>,
+    study: Option<StudyView>,
     recipe_name: String,
     legend: Vec<Key>,
     rows: Vec<Row>,
     means: Vec<Mean>,
     calibration: Option<String>,
+    one_seed: bool,
     f_mem: Option<String>,
     quality: Option<String>,
     critic: Option<String>,
@@ -76,17 +79,23 @@ struct Gallery {
 }
 
 /// The colour of an arm.
-type Shade<'a> = &'a dyn Fn(&str) -> RGBColor;
+pub(super) type Shade<'a> = &'a dyn Fn(&str) -> RGBColor;
 
 /// Images of a sheet, and rows of neighbours.
 const SHEET: i64 = 64;
 const NEIGHBOURS: usize = 12;
+/// Arms and seeds that are all shown in pictures.
+const FEW: usize = 8;
 
 /// Turns a run into the values of its page.
 pub(crate) fn page(run: &Loaded) -> Result<Page> {
     let names = run.names();
     let shade = |name: &str| color(names.iter().position(|n| n == name).unwrap_or(0));
     let done: Vec<&ArmResult> = run.arms.iter().filter_map(|a| a.result.as_ref()).collect();
+    // Of many arms and seeds the first seed stands for the others where pictures would fill the page.
+    let (first_seed, few) = (run.info.seeds.first(), done.len() <= FEW);
+    let shown: Vec<&ArmResult> =
+        done.iter().copied().filter(|r| few || Some(&r.seed) == first_seed).collect();
     let facts =
         run.info.versions.iter().chain(&run.info.machine).map(|(k, v)| (k.clone(), v.clone())).collect();
     let shape = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| {
@@ -106,11 +115,13 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
     Ok(Page {
         question: run.info.question.clone(),
         verdict: run.result.as_ref().map(|r| r.verdict.clone()),
+        study: run.result.as_ref().map(|r| study_view(run, r, &names, &shade)).transpose()?,
         recipe_name: run.info.recipe.clone(),
         legend: names.iter().map(|n| key(run, n, shade(n))).collect(),
         rows: run.arms.iter().map(row).collect(),
         means: names.iter().filter_map(|n| mean(n, &done)).collect(),
-        calibration: (!done.is_empty()).then(|| calibration(&done, &shade)).transpose()?,
+        calibration: (!shown.is_empty()).then(|| calibration(&shown, &shade)).transpose()?,
+        one_seed: shown.len() < done.len(),
         f_mem: f_mem(run, &names, &shade)?,
         quality: quality(run, &names, &shade)?,
         critic: critic(run, &names, &shade)?,
@@ -124,7 +135,8 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         galleries: run
             .arms
             .iter()
-            .filter_map(|a| gallery(a, run.info.seeds.first()).transpose())
+            .filter(|a| few || Some(&a.seed) == first_seed)
+            .filter_map(|a| gallery(a, first_seed).transpose())
             .collect::<Result<_>>()?,
         command: run.info.command.clone(),
         recipe: run.recipe.clone(),
@@ -136,7 +148,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
     })
 }
 
-fn hex(c: RGBColor) -> String {
+pub(super) fn hex(c: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2)
 }
 
@@ -232,18 +244,18 @@ fn calibration(done: &[&ArmResult], shade: Shade<'_>) -> Result<String> {
             },
         ]
     };
-    dots("memorised fraction f_mem", &done.iter().flat_map(of).collect::<Vec<_>>())
+    shares("memorised fraction f_mem", &done.iter().flat_map(of).collect::<Vec<_>>())
 }
 
 /// How a curve is drawn.
 #[derive(Debug, Clone, Copy)]
-struct Ink {
-    color: RGBColor,
-    dashed: bool,
+pub(super) struct Ink {
+    pub(super) color: RGBColor,
+    pub(super) dashed: bool,
 }
 
 /// Mean and range of the values at each place.
-fn summary(columns: impl Iterator<Item = (f64, Vec<f64>)>, Ink { color, dashed }: Ink) -> Curve {
+pub(super) fn summary(columns: impl Iterator<Item = (f64, Vec<f64>)>, Ink { color, dashed }: Ink) -> Curve {
     let mut curve = Curve { points: Vec::new(), band: Vec::new(), color, dashed };
     for (x, values) in columns {
         curve.points.push((x, values.iter().sum::<f64>() / values.len() as f64));
@@ -256,7 +268,7 @@ fn summary(columns: impl Iterator<Item = (f64, Vec<f64>)>, Ink { color, dashed }
 }
 
 /// Mean and range over seeds of the values that `pick` finds in an arm's records, by step.
-fn over_steps(run: &Loaded, name: &str, ink: Ink, pick: impl Fn(&Event) -> Option<f64>) -> Curve {
+pub(super) fn over_steps(run: &Loaded, name: &str, ink: Ink, pick: impl Fn(&Event) -> Option<f64>) -> Curve {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for Record { arm, step, event, .. } in &run.records {
         if let Some(value) = pick(event).filter(|_| arm == name) {
@@ -284,7 +296,12 @@ fn per_arm(names: &[String], shade: Shade<'_>, two: bool, curve: impl Fn(&str, I
     names.iter().flat_map(inks).collect()
 }
 
-fn draw(x: &str, y: &str, range: Option<std::ops::Range<f64>>, all: &[Curve]) -> Result<Option<String>> {
+pub(super) fn draw(
+    x: &str,
+    y: &str,
+    range: Option<std::ops::Range<f64>>,
+    all: &[Curve],
+) -> Result<Option<String>> {
     all.iter().any(|c| c.points.len() > 1).then(|| curves(x, y, range, all)).transpose()
 }
 

@@ -254,7 +254,7 @@ fn a_stop_step_is_predicted_from_short_runs() {
     let onsets = stop["onsets"].as_array().unwrap();
     assert_eq!(onsets.iter().map(|o| o["n"].as_u64().unwrap()).collect::<Vec<_>>(), [16, 32]);
     place.succeed(&["train", "tiny.toml", "--out", "short", "--set", "train.stop_after=7"]);
-    assert_eq!(json(&place.path("short/result.json"))["arms"][0]["steps"], 7);
+    assert_eq!(json(&place.path("short/study.json"))["arms"][0]["steps"], 7);
     let last = metrics(&place.path("short"));
     assert!(last.contains("\"step\":7,\"kind\":\"validation\""), "its last step is validated: {last}");
     // A pilot that never turns gives no onset, and says so.

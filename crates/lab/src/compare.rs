@@ -1,0 +1,224 @@
+//! Every arm beside the baseline, paired by seed.
+
+use crate::result::ArmResult;
+use anyhow::Result;
+use heldout_core::Error;
+use heldout_metrics::FeatureMetric;
+use heldout_statistics::{Decision, Direction, Options, PairedDifference, decide, paired};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// What a study asks of its arms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareConfig {
+    /// The arm that all others stand beside.
+    pub baseline: String,
+    /// By what; the first one decides the answer.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// One number of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Outcome {
+    /// Denoising loss on held-out images.
+    LossHeldOut,
+    /// Denoising loss on training images.
+    LossTrain,
+    /// The first minus the second.
+    Gap,
+    /// Memorised fraction.
+    FMem,
+    /// The same where flipped and shifted training images count as the image.
+    FMemTransformed,
+    /// Distance of samples to held-out images.
+    Quality,
+    /// F1 of the edges of samples beside those that they were given.
+    EdgeF1,
+    /// Of the recipe's `monitor.metrics`, against held-out images where the metric compares two sets.
+    Metric(FeatureMetric),
+}
+
+use Outcome::{EdgeF1, FMem, FMemTransformed, Gap, LossHeldOut, LossTrain, Quality};
+
+const NAMES: [(Outcome, &str, &str); 7] = [
+    (LossHeldOut, "loss_held_out", "held-out loss"),
+    (LossTrain, "loss_train", "training loss"),
+    (Gap, "gap", "held-out minus training loss"),
+    (FMem, "f_mem", "memorised fraction"),
+    (FMemTransformed, "f_mem_transformed", "memorised fraction with flips and shifts"),
+    (Quality, "quality", "distance to held-out images"),
+    (EdgeF1, "edge_f1", "F1 of edges"),
+];
+
+impl Outcome {
+    /// As in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metric(metric) => metric.name(),
+            own => NAMES.iter().find(|(o, ..)| *o == own).map_or("", |(_, name, _)| name),
+        }
+    }
+
+    /// As in sentences.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Metric(metric) => metric.title(),
+            own => NAMES.iter().find(|(o, ..)| *o == own).map_or("", |(.., title)| title),
+        }
+    }
+
+    /// Which values are good ones.
+    pub fn direction(self) -> Direction {
+        use FeatureMetric::{AuthPct, Coverage, Density, Precision, Realism, Recall, Vendi};
+        match self {
+            Self::EdgeF1
+            | Self::Metric(Precision | Recall | Density | Coverage | Realism | AuthPct | Vendi) => {
+                Direction::HigherIsBetter
+            }
+            _ => Direction::LowerIsBetter,
+        }
+    }
+
+    /// Its value in an arm, if it was measured.
+    pub fn of(self, arm: &ArmResult) -> Option<f64> {
+        match self {
+            Self::LossHeldOut => Some(arm.loss_held_out),
+            Self::LossTrain => Some(arm.loss_train),
+            Self::Gap => Some(arm.loss_held_out - arm.loss_train),
+            Self::FMem => Some(arm.f_mem),
+            Self::FMemTransformed => Some(arm.f_mem_transformed.model.value),
+            Self::Quality => Some(arm.quality.value),
+            Self::EdgeF1 => arm.adapter.as_ref().map(|a| a.edge_f1),
+            Self::Metric(metric) => {
+                let named = |name: &str| name.split('(').next() == Some(metric.title());
+                let (_, found) = arm.metrics.iter().find(|(name, _)| named(name))?;
+                Some(found.against_held_out.as_ref().unwrap_or(&found.model).value)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl From<Outcome> for String {
+    fn from(outcome: Outcome) -> Self {
+        outcome.name().to_owned()
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        use FeatureMetric::{CT, FldGap};
+        if let Some((outcome, ..)) = NAMES.iter().find(|(_, known, _)| *known == name) {
+            return Ok(*outcome);
+        }
+        match name.parse() {
+            Ok(metric @ (CT | FldGap)) => {
+                let reason = format!("{metric}: it is best near 0, neither low nor high");
+                Err(Error::config("outcomes", reason))
+            }
+            Ok(metric) => Ok(Self::Metric(metric)),
+            Err(_) => {
+                let own = NAMES.map(|(_, name, _)| name).join(", ");
+                let metrics = FeatureMetric::ALL.map(FeatureMetric::name).join(", ");
+                let reason = format!("`{name}` is none of {own}, nor one of monitor.metrics ({metrics})");
+                Err(Error::config("outcomes", reason))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Outcome {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self, Error> {
+        name.parse()
+    }
+}
+
+impl CompareConfig {
+    /// Which arm or outcome is not there.
+    pub(crate) fn check(&self, arms: &[&str]) -> heldout_core::Result<()> {
+        let Self { baseline, outcomes } = self;
+        if !arms.contains(&baseline.as_str()) {
+            let reason = format!("`{baseline}` is no arm: there are {}", arms.join(", "));
+            return Err(Error::config("baseline", reason));
+        }
+        if outcomes.is_empty() {
+            return Err(Error::config("outcomes", "none: name one at least, as loss_held_out"));
+        }
+        Ok(())
+    }
+}
+
+/// All arms beside the baseline, by every outcome.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The arm that the others stand beside.
+    pub baseline: String,
+    /// Outcome after outcome, arm after arm.
+    pub effects: Vec<Effect>,
+}
+
+/// One arm beside the baseline by one outcome, over the seeds that both have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// By what.
+    pub outcome: Outcome,
+    /// Which values are good ones.
+    pub direction: Direction,
+    /// The arm.
+    pub arm: String,
+    /// Its mean over the seeds.
+    pub mean: f64,
+    /// The baseline's.
+    pub baseline_mean: f64,
+    /// Arm minus baseline, paired by seed.
+    pub difference: PairedDifference,
+    /// What that shows, adjusted (Holm 1979) for all arms by this outcome.
+    pub decision: Decision,
+}
+
+/// Compares `arms` with the baseline; an outcome that an arm has with no seed is left out for it.
+pub(crate) fn compare(config: &CompareConfig, names: &[&str], arms: &[ArmResult]) -> Result<Comparison> {
+    let mut effects = Vec::new();
+    for outcome in &config.outcomes {
+        let value = |name: &str, seed: u64| {
+            let arm = arms.iter().find(|a| a.name == name && a.seed == seed)?;
+            outcome.of(arm)
+        };
+        let mut family = Vec::new();
+        for name in names.iter().filter(|name| **name != config.baseline) {
+            let seeds = arms.iter().filter(|a| a.name == *name).map(|a| a.seed);
+            let pairs: Vec<(f64, f64)> =
+                seeds.filter_map(|s| Some((value(&config.baseline, s)?, value(name, s)?))).collect();
+            if pairs.is_empty() {
+                continue;
+            }
+            let (baseline, arm): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            let difference = paired(&baseline, &arm, Options::default())?;
+            family.push((*name, mean(&baseline), mean(&arm), difference));
+        }
+        let judged: Vec<_> = family.iter().map(|f| (f.3, outcome.direction())).collect();
+        let decisions = decide(&judged)?;
+        effects.extend(family.into_iter().zip(decisions).map(|(of, decision)| {
+            let (name, baseline_mean, mean, difference) = of;
+            let (arm, direction) = (name.to_owned(), outcome.direction());
+            Effect { outcome: *outcome, direction, arm, mean, baseline_mean, difference, decision }
+        }));
+    }
+    Ok(Comparison { baseline: config.baseline.clone(), effects })
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}

@@ -1,0 +1,246 @@
+//! What a study's page shows before its arms: effects, costs, and what its analysis found.
+
+use super::load::Loaded;
+use super::plots::{Curve, Dot, curves, forest};
+use super::view::{Ink, Shade, over_steps};
+use crate::analysis::{AnalysisResult, OnsetAnalysis, OnsetPoint};
+use crate::compare::{Comparison, Effect};
+use crate::result::{ArmResult, StudyResult};
+use anyhow::Result;
+use heldout_statistics::{Direction, Interval};
+use heldout_train::Event;
+use plotters::style::RGBColor;
+use serde::Serialize;
+
+/// Everything above the results of the arms.
+#[derive(Debug, Serialize)]
+pub(crate) struct StudyView {
+    failures: Vec<String>,
+    baseline: Option<String>,
+    outcomes: Vec<OutcomeView>,
+    costs: Vec<Named>,
+    figures: Vec<Figure>,
+    tables: Vec<Sheet>,
+}
+
+#[derive(Debug, Serialize)]
+struct OutcomeView {
+    title: &'static str,
+    direction: &'static str,
+    forest: String,
+    bare: bool,
+    rows: Vec<Named>,
+}
+
+#[derive(Debug, Serialize)]
+struct Named {
+    name: String,
+    cells: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Figure {
+    title: String,
+    plot: String,
+    caption: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Sheet {
+    title: String,
+    header: Vec<&'static str>,
+    rows: Vec<Named>,
+}
+
+pub(super) fn study_view(
+    run: &Loaded,
+    result: &StudyResult,
+    names: &[String],
+    shade: Shade<'_>,
+) -> Result<StudyView> {
+    let failures =
+        result.failures.iter().map(|f| format!("{} seed {}: {}", f.name, f.seed, f.reason)).collect();
+    let mut view = StudyView {
+        failures,
+        baseline: result.comparison.as_ref().map(|c| c.baseline.clone()),
+        outcomes: Vec::new(),
+        costs: Vec::new(),
+        figures: Vec::new(),
+        tables: Vec::new(),
+    };
+    if let Some(comparison) = &result.comparison {
+        view.outcomes = outcomes(comparison, shade)?;
+        view.costs = costs(&comparison.baseline, names, &result.arms);
+    }
+    match &result.analysis {
+        Some(AnalysisResult::Onset(onset)) => {
+            view.figures = onset_figures(run, onset, names, shade)?;
+            view.tables = vec![onset_table(onset)];
+        }
+        None => {}
+    }
+    Ok(view)
+}
+
+fn outcomes(comparison: &Comparison, shade: Shade<'_>) -> Result<Vec<OutcomeView>> {
+    let mut views: Vec<OutcomeView> = Vec::new();
+    for group in comparison.effects.chunk_by(|a, b| a.outcome == b.outcome) {
+        let Effect { outcome, direction, .. } = &group[0];
+        let dot = |e: &Effect| {
+            let mean = e.difference.mean;
+            let interval = e.difference.interval.map_or((mean, mean), |i| (i.lower, i.upper));
+            Dot { label: e.arm.clone(), value: mean, interval, color: shade(&e.arm) }
+        };
+        views.push(OutcomeView {
+            title: outcome.title(),
+            direction: match direction {
+                Direction::LowerIsBetter => "lower is better",
+                Direction::HigherIsBetter => "higher is better",
+            },
+            forest: forest(
+                &format!("difference in {}", outcome.title()),
+                &group.iter().map(dot).collect::<Vec<_>>(),
+            )?,
+            bare: group.iter().any(|e| e.difference.interval.is_none()),
+            rows: group.iter().map(effect).collect(),
+        });
+    }
+    Ok(views)
+}
+
+fn effect(e: &Effect) -> Named {
+    let d = &e.difference;
+    let within = |i: Option<Interval>| i.map(|i| format!("[{}, {}]", number(i.lower), number(i.upper)));
+    let or = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+    let cells = vec![
+        number(e.mean),
+        number(e.baseline_mean),
+        format!("{} {}", signed(d.mean), within(d.interval).unwrap_or_default()),
+        or(within(d.bootstrap)),
+        or(d.p.map(p_value)),
+        or(e.decision.adjusted_p.map(p_value)),
+        or(d.d_z_corrected.map(|d| format!("{d:+.2}"))),
+        d.n.to_string(),
+        e.decision.evidence.to_string(),
+    ];
+    Named { name: e.arm.clone(), cells }
+}
+
+fn number(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+}
+
+fn signed(value: f64) -> String {
+    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
+}
+
+fn p_value(p: f64) -> String {
+    if p < 1e-3 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+fn costs(baseline: &str, names: &[String], arms: &[ArmResult]) -> Vec<Named> {
+    let mean = |name: &str, of: fn(&ArmResult) -> f64| {
+        let values: Vec<f64> = arms.iter().filter(|a| a.name == name).map(of).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    let seconds = |name: &str| mean(name, |a| a.seconds);
+    let row = |name: &String| {
+        let cells = vec![
+            format!("{:.0} s", seconds(name)),
+            format!("{:.2}", seconds(name) / seconds(baseline)),
+            format!("{:.0} MB", mean(name, |a| a.peak_rss_bytes as f64) / 1e6),
+            format!("{:.0}", mean(name, |a| a.parameters as f64)),
+        ];
+        Named { name: name.clone(), cells }
+    };
+    names.iter().filter(|name| arms.iter().any(|a| a.name == **name)).map(row).collect()
+}
+
+fn onset_figures(
+    run: &Loaded,
+    onset: &OnsetAnalysis,
+    names: &[String],
+    shade: Shade<'_>,
+) -> Result<Vec<Figure>> {
+    let n_of = |name: &str| onset.points.iter().find(|p| p.arm == name).map(|p| p.n as f64);
+    let by_image = names.iter().filter_map(|name| {
+        let n = n_of(name)?;
+        let ink = Ink { color: shade(name), dashed: false };
+        let mut curve = over_steps(run, name, ink, |e| match e {
+            Event::Metric { metric, measurement: m, .. } if metric == "f_mem" => Some(m.model.value),
+            _ => None,
+        });
+        curve.points.iter_mut().for_each(|p| p.0 /= n);
+        curve.band.iter_mut().for_each(|b| b.0 /= n);
+        Some(curve)
+    });
+    let collapse = Figure {
+        title: "Copies over steps by image".to_owned(),
+        plot: curves("steps by training image", "f_mem", Some(-0.03..1.03), &by_image.collect::<Vec<_>>())?,
+        caption: "The curves of the figure “Copies while training” with each one's steps divided by its number of training images: where the onset grows in proportion to that number, they fall together.".to_owned(),
+    };
+    let mut seeds: Vec<u64> = onset.points.iter().map(|p| p.seed).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let orange = RGBColor(213, 94, 0);
+    let blue = RGBColor(0, 114, 178);
+    let line = |seed: u64, color, of: fn(&OnsetPoint) -> Option<f64>| {
+        let known = onset.points.iter().filter(|p| p.seed == seed);
+        let mut points: Vec<(f64, f64)> =
+            known.filter_map(|p| Some(((p.n as f64).log10(), of(p)?.log10()))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Curve { points, band: Vec::new(), color, dashed: false }
+    };
+    let mut all: Vec<Curve> = seeds
+        .iter()
+        .flat_map(|seed| [line(*seed, orange, |p| p.memorised), line(*seed, blue, |p| p.good)])
+        .filter(|c| !c.points.is_empty())
+        .collect();
+    let ends = all.iter().flat_map(|c| c.points.iter().map(|p| p.0));
+    let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
+    if let Some(fit) = &onset.memorised {
+        let at =
+            |x: f64| (x, (fit.intercept + fit.slope * x * std::f64::consts::LN_10) / std::f64::consts::LN_10);
+        all.push(Curve { points: vec![at(low), at(high)], band: Vec::new(), color: orange, dashed: true });
+    }
+    let laws = Figure {
+        title: "Onset of memorisation and time to quality".to_owned(),
+        plot: curves("log10 of the number of training images", "log10 of the step", None, &all)?,
+        caption: format!(
+            "Orange: the step at which f_mem passes {}; dashed, the line through all seeds. Blue: the step at which the distance to held-out images has fallen by {} of its way to its lowest. A line for each seed.",
+            onset.config.threshold, onset.config.share
+        ),
+    };
+    Ok(vec![laws, collapse])
+}
+
+fn onset_table(onset: &OnsetAnalysis) -> Sheet {
+    let or = |x: Option<f64>| x.map_or_else(|| "not reached".to_owned(), |x| format!("{x:.0}"));
+    let row = |p: &OnsetPoint| {
+        let by_image = p.memorised.map(|m| format!("{:.1}", m / p.n as f64));
+        let cells = vec![
+            p.seed.to_string(),
+            p.n.to_string(),
+            or(p.memorised),
+            by_image.unwrap_or_else(|| "–".to_owned()),
+            or(p.good),
+            p.resolution.to_string(),
+            format!("{:.3}", p.floor),
+        ];
+        Named { name: p.arm.clone(), cells }
+    };
+    Sheet {
+        title: "All points".to_owned(),
+        header: vec![
+            "arm",
+            "seed",
+            "training images",
+            "onset, step",
+            "steps by image",
+            "quality, step",
+            "steps between looks",
+            "floor of f_mem",
+        ],
+        rows: onset.points.iter().map(row).collect(),
+    }
+}

@@ -1,0 +1,17 @@
+//! Studies: what is left to do, and the processes that do it.
+
+mod estimate;
+mod in_process;
+mod plan;
+mod pool;
+mod task;
+mod worker;
+
+pub use estimate::{Calibration, Estimate, Progress, calibrate, estimates};
+pub use pool::Workers;
+pub use worker::{WorkerEnding, work};
+
+pub(crate) use in_process::run_here;
+pub(crate) use plan::Plan;
+pub(crate) use pool::Pool;
+pub(crate) use task::{Lock, RESULT, holder};

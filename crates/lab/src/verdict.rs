@@ -1,0 +1,91 @@
+//! The answer of a study in a sentence, from the figures alone.
+
+use crate::adapter::AdapterResult;
+use crate::analysis::AnalysisResult;
+use crate::compare::{Comparison, Effect};
+use crate::recipe::Study;
+use crate::result::ArmResult;
+use heldout_statistics::Evidence;
+
+/// What the study asks, answered: by its analysis, by its comparison, or else by who copies.
+pub(crate) fn verdict(
+    study: &Study,
+    results: &[ArmResult],
+    comparison: Option<&Comparison>,
+    analysis: Option<&AnalysisResult>,
+) -> String {
+    let said: Vec<String> =
+        analysis.map(AnalysisResult::answer).into_iter().chain(comparison.map(effects)).collect();
+    if said.is_empty() { copies(study, results) } else { said.join(" ") }
+}
+
+/// Which arms differ from the baseline by the first outcome.
+fn effects(comparison: &Comparison) -> String {
+    let Some(first) = comparison.effects.first() else {
+        return format!("No arm has a seed in common with {}.", comparison.baseline);
+    };
+    let of_first = || comparison.effects.iter().filter(|e| e.outcome == first.outcome);
+    let clause = |evidence: Evidence| {
+        let arms: Vec<String> = of_first().filter(|e| e.decision.evidence == evidence).map(told).collect();
+        (!arms.is_empty()).then(|| format!("{evidence}: {}", arms.join(", ")))
+    };
+    use Evidence::{Better, EqualDifferences, NoEvidence, OneSeed, Worse};
+    let clauses: Vec<String> =
+        [Better, Worse, NoEvidence, EqualDifferences, OneSeed].into_iter().filter_map(clause).collect();
+    let seeds = of_first().map(|e| e.difference.n).max().unwrap_or(0);
+    let plural = if seeds == 1 { "" } else { "s" };
+    format!(
+        "By {}, beside {} over {seeds} seed{plural}: {}.",
+        first.outcome.title(),
+        comparison.baseline,
+        clauses.join("; ")
+    )
+}
+
+fn told(e: &Effect) -> String {
+    match e.difference.interval {
+        Some(i) => {
+            format!("{} ({:+.2e}, 95 % {:+.2e} to {:+.2e})", e.arm, e.difference.mean, i.lower, i.upper)
+        }
+        None => format!("{} ({:+.2e})", e.arm, e.difference.mean),
+    }
+}
+
+/// Who copies, and who follows what it is given.
+fn copies(study: &Study, results: &[ArmResult]) -> String {
+    let mean = |x: &dyn Fn(&ArmResult) -> f64, name: &str| {
+        let of: Vec<f64> = results.iter().filter(|r| r.name == name).map(x).collect();
+        of.iter().sum::<f64>() / of.len().max(1) as f64
+    };
+    let mut clauses = Vec::new();
+    let (mut copies, mut makes) = (false, false);
+    for (name, recipe) in &study.arms {
+        let (f_mem, floor) = (mean(&|r| r.f_mem, name), mean(&|r| r.f_mem_floor, name));
+        let does = if f_mem >= 0.5 {
+            copies = true;
+            "copies its training images"
+        } else if f_mem <= floor + 0.02 {
+            makes = true;
+            "makes images that are not copies"
+        } else {
+            "copies some of its training images"
+        };
+        let n = recipe.data.split.n_train;
+        clauses.push(format!("from {n} images it {does} (f_mem {f_mem:.2}, floor {floor:.2})"));
+        if results.iter().any(|r| r.name == *name && r.adapter.is_some()) {
+            let f1 = |of: fn(&AdapterResult) -> f64| mean(&|r| r.adapter.as_ref().map_or(0.0, of), name);
+            let (ours, theirs) = (f1(|a| a.edge_f1), f1(|a| a.edge_f1_unconditional));
+            clauses.push(format!(
+                "with {name} its edges are where they should be with F1 {ours:.2}, without with {theirs:.2}"
+            ));
+        }
+    }
+    let answer = match (study.arms.len(), copies && makes) {
+        (1, _) => "",
+        (_, true) => "Yes: ",
+        (_, false) => "Not here: ",
+    };
+    let seeds =
+        if study.seeds.len() > 1 { format!(", mean of {} seeds", study.seeds.len()) } else { String::new() };
+    format!("{answer}{}{seeds}.", clauses.join("; "))
+}
