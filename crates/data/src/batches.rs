@@ -61,8 +61,8 @@ impl Batches {
         Ok(Self { set, indices, draws, labels, batch_size, seed, rank, world, device, resident, epoch })
     }
 
-    /// The same where example `i` stands `times[i]` times in an epoch. [`Batch::index`] stays the place among the different
-    /// examples.
+    /// The same where example `i` stands `times[i]` times in an epoch. [`Batch::index`] stays the place among
+    /// the different examples.
     ///
     /// # Errors
     /// Not a number for every example, one that is 0, or an epoch that no memory holds.

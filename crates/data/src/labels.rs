@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-/// What a model is told of a training image. Labels that mean nothing, and those that belong to one image alone, make a model
-/// copy; Gu et al. 2023.
+/// What a model is told of a training image. Labels that mean nothing, and those that belong to one image
+/// alone, make a model copy; Gu et al. 2023.
 ///
 /// Labels are a matter of training images alone: of held-out ones nothing is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +22,8 @@ pub enum LabelConfig {
     Random {
         /// How many there are.
         classes: u32,
-        /// The class is a function of this and of the image's place in the training set, so that training sets that are nested
-        /// have the same ones.
+        /// The class is a function of this and of the image's place in the training set, so that training
+        /// sets that are nested have the same ones.
         seed: u64,
     },
     /// A class of its own: its place in the training set.
@@ -45,8 +45,8 @@ impl LabelConfig {
         }
     }
 
-    /// Classes of which a model of `n_train` images of `set` may be told; `None` where there are none. Of true ones those of the
-    /// whole set.
+    /// Classes of which a model of `n_train` images of `set` may be told; `None` where there are none. Of
+    /// true ones those of the whole set.
     pub fn classes(&self, set: &ImageSet, n_train: usize) -> Option<i64> {
         match self {
             Self::True {} => set.labels.as_ref().map(|all| all.iter().max().map_or(0, |last| last + 1)),
@@ -56,7 +56,8 @@ impl LabelConfig {
         }
     }
 
-    /// The class of each of the images `train` of `set`, in their order; `None` where nothing is told of them.
+    /// The class of each of the images `train` of `set`, in their order; `None` where nothing is told of
+    /// them.
     pub fn of(&self, set: &ImageSet, train: &[usize]) -> Option<Vec<i64>> {
         match self {
             Self::True {} => set.labels.as_ref().map(|all| train.iter().map(|i| all[*i]).collect()),

@@ -4,11 +4,12 @@ use heldout_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::iter::{repeat, repeat_n};
 
-/// Draws of an epoch with repeated images: their places and their order are held in memory, a gigabyte of these.
+/// Draws of an epoch with repeated images: their places and their order are held in memory, a gigabyte of
+/// these.
 const MAX_DRAWS: usize = 1 << 26;
 
-/// The next `images` training images, each of which stands `times` times in an epoch: what is there several times is
-/// extracted first. Carlini et al. 2023; Somepalli et al. 2023.
+/// The next `images` training images, each of which stands `times` times in an epoch: what is there several
+/// times is extracted first. Carlini et al. 2023; Somepalli et al. 2023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepeatConfig {
@@ -21,8 +22,8 @@ pub struct RepeatConfig {
 /// Whether `n_train` training images have room for the groups, one behind the other.
 ///
 /// # Errors
-/// An empty group, one that stands nowhere, more images than there are, or an epoch that no memory holds; the message
-/// names the field, as `repeat[0].times`.
+/// An empty group, one that stands nowhere, more images than there are, or an epoch that no memory holds; the
+/// message names the field, as `repeat[0].times`.
 pub fn check_repeat(groups: &[RepeatConfig], n_train: usize) -> Result<()> {
     let (mut images, mut draws) = (0usize, 0usize);
     for (i, group) in groups.iter().enumerate() {
@@ -46,7 +47,8 @@ pub fn check_repeat(groups: &[RepeatConfig], n_train: usize) -> Result<()> {
     Ok(())
 }
 
-/// How often each of the first `n` training images stands in an epoch: as its group says, and once outside of all groups.
+/// How often each of the first `n` training images stands in an epoch: as its group says, and once outside of
+/// all groups.
 ///
 /// Law: nested, the multiplicities of fewer images are the first of those of more.
 pub fn multiplicity(groups: &[RepeatConfig], n: usize) -> Vec<usize> {

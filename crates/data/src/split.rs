@@ -16,8 +16,8 @@ pub struct SplitConfig {
     pub n_train: usize,
     /// Which images go where is a function of this and of their pixels.
     pub seed: u64,
-    /// Distinct images between the two that are on neither side: splits with 0 and with `n_train` have different training
-    /// images and the same held-out ones; Kadkhodaie et al. 2024, section 2.
+    /// Distinct images between the two that are on neither side: splits with 0 and with `n_train` have
+    /// different training images and the same held-out ones; Kadkhodaie et al. 2024, section 2.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: usize,
 }
@@ -40,10 +40,11 @@ pub struct Split {
 impl Split {
     /// Divides `set`.
     ///
-    /// Contents are put in the order of `SHA-256(seed, shape, pixels)`, which is the same on every machine and whatever
-    /// the order of the files. The first `held_out` are held out, the next `skip` are left out, and the next `n_train`
-    /// train, so that training sets of different sizes are nested and share their held-out set. Of images that are equal to
-    /// the last bit only the first counts: a duplicate would tie its twin to one side, and changes what is memorised.
+    /// Contents are put in the order of `SHA-256(seed, shape, pixels)`, which is the same on every machine
+    /// and whatever the order of the files. The first `held_out` are held out, the next `skip` are left out,
+    /// and the next `n_train` train, so that training sets of different sizes are nested and share their
+    /// held-out set. Of images that are equal to the last bit only the first counts: a duplicate would tie
+    /// its twin to one side, and changes what is memorised.
     ///
     /// # Errors
     /// A side without images, more images than there are distinct ones, or an image that cannot be read.
@@ -65,7 +66,8 @@ impl Split {
             let (distinct, name) = (keys.len(), &set.name);
             let skipped = if skip > 0 { format!(", {skip} skipped") } else { String::new() };
             let reason = format!(
-                "{n_train}{skipped} and {held_out} held out are more than the {distinct} distinct images of {name}: lower one of them"
+                "{n_train}{skipped} and {held_out} held out are more than the {distinct} distinct images of {name}: \
+                 lower one of them"
             );
             return Err(Error::config("n_train", reason));
         }

@@ -4,7 +4,7 @@ use crate::measure::{Audit, Metrics};
 use crate::sampling::Sample;
 use clap::{Args, Parser, Subcommand};
 use heldout_data::PixelRange;
-use heldout_lab::WeightsChoice;
+use heldout_lab::{Executor, Outcome, WeightsChoice};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tch::Device;
@@ -37,10 +37,22 @@ pub(crate) enum Command {
         /// Time a few steps instead, and say in JSON what the whole would take
         #[arg(long)]
         calibrate: bool,
+        /// Nobody listens: tell of it in lines for people, and stop at signals alone
+        #[arg(long, conflicts_with = "calibrate")]
+        alone: bool,
         /// cpu, or cuda; by default cuda where libtorch finds it
         #[arg(long, value_parser = device)]
         device: Option<Device>,
     },
+    /// Make the report of a study that was submitted, as far as it got: the last job of --submit
+    #[command(hide = true)]
+    Finish {
+        /// The run folder
+        run: PathBuf,
+    },
+    /// Run the scripts of a submission on this machine: what --submit local starts
+    #[command(hide = true)]
+    Execute(Execute),
     /// Train one model: the base of a recipe, without its arms, on your own images if you name them
     ///
     /// For images of another shape than the recipe's, set the model's channels too, as in
@@ -116,6 +128,21 @@ pub(crate) enum Command {
         /// The run folder
         run: PathBuf,
     },
+    /// Compare runs: the arms of the first beside those of the others, paired by seed
+    ///
+    /// For every arm that a run has in common with the first: what differs between the recipes, and the differences with their
+    /// 95 % intervals and what they show, adjusted for all arms (Holm).
+    Compare {
+        /// Run folders; the first is the baseline
+        #[arg(required = true, num_args = 2.., value_name = "RUN")]
+        runs: Vec<PathBuf>,
+        /// By what: loss_held_out, f_mem, quality, gap, or a metric of monitor.metrics; may be given several times
+        #[arg(long = "outcome", value_name = "NAME", default_values = ["loss_held_out", "f_mem", "quality"])]
+        outcomes: Vec<Outcome>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Say what a data set holds: count, shape, classes, duplicates
     Dataset {
         /// A shipped or fetched name, or a path: folder of PNG and JPEG files, IDX, .npy, .npz or .safetensors
@@ -163,6 +190,12 @@ pub(crate) struct RunOptions {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Execute {
+    /// Its folder, as runs/quickstart/submit/1
+    pub(crate) submission: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Experiment {
     /// A recipe that ships (see --list), or a path to a TOML file
     #[arg(default_value = "quickstart")]
@@ -172,12 +205,23 @@ pub(crate) struct Experiment {
     /// List the recipes and the techniques that ship
     #[arg(long)]
     pub(crate) list: bool,
-    /// Parse the recipe, build every object, run one step of every arm, and keep nothing
+    /// Run every arm for two steps with few images of everything, to its report, in runs/RECIPE-smoke
     #[arg(long, conflicts_with = "resume")]
+    pub(crate) smoke: bool,
+    /// The same in one process, and keep nothing
+    #[arg(long, conflicts_with_all = ["resume", "smoke"])]
     pub(crate) check: bool,
     /// Say what is left to do, and what time and memory it will take, from a few steps of every arm
     #[arg(long, conflicts_with = "check")]
     pub(crate) dry_run: bool,
+    /// Submit an array job, a task for every arm and seed, and a job for the report: to slurm, or to a process in the background
+    /// of this machine (local); with --dry-run say what would be submitted. On slurm --jobs limits the tasks at a time, each has
+    /// as many threads as OMP_NUM_THREADS says, or 1, and a GPU where it finds one. Again, it submits what has no result
+    #[arg(long, value_name = "slurm|local", value_parser = executor, conflicts_with_all = ["check", "smoke", "list"])]
+    pub(crate) submit: Option<Executor>,
+    /// An option for sbatch, as in --sbatch=--partition=gpu; may be given several times
+    #[arg(long, value_name = "OPTION", requires = "submit", allow_hyphen_values = true)]
+    pub(crate) sbatch: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -405,6 +449,14 @@ pub(crate) fn floats(text: &str) -> Result<PixelRange, String> {
         "unit" => Ok(PixelRange::Unit),
         "signed" => Ok(PixelRange::Signed),
         _ => Err("is neither unit nor signed".to_owned()),
+    }
+}
+
+fn executor(text: &str) -> Result<Executor, String> {
+    match text {
+        "slurm" => Ok(Executor::Slurm),
+        "local" => Ok(Executor::Local),
+        _ => Err("is neither slurm nor local".to_owned()),
     }
 }
 

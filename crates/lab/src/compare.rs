@@ -190,33 +190,45 @@ pub struct Effect {
 
 /// Compares `arms` with the baseline; an outcome that an arm has with no seed is left out for it.
 pub(crate) fn compare(config: &CompareConfig, names: &[&str], arms: &[ArmResult]) -> Result<Comparison> {
+    let of = |name: &str| arms.iter().filter(|a| a.name == name).collect::<Vec<_>>();
+    let baseline = of(&config.baseline);
+    let others = names.iter().filter(|name| **name != config.baseline);
+    let others: Vec<(&str, Vec<&ArmResult>)> = others.map(|name| (*name, of(name))).collect();
+    let sides: Vec<Sides<'_>> =
+        others.iter().map(|(name, arm)| (*name, &baseline[..], &arm[..])).collect();
     let mut effects = Vec::new();
     for outcome in &config.outcomes {
-        let value = |name: &str, seed: u64| {
-            let arm = arms.iter().find(|a| a.name == name && a.seed == seed)?;
-            outcome.of(arm)
-        };
-        let mut family = Vec::new();
-        for name in names.iter().filter(|name| **name != config.baseline) {
-            let seeds = arms.iter().filter(|a| a.name == *name).map(|a| a.seed);
-            let pairs: Vec<(f64, f64)> =
-                seeds.filter_map(|s| Some((value(&config.baseline, s)?, value(name, s)?))).collect();
-            if pairs.is_empty() {
-                continue;
-            }
-            let (baseline, arm): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            let difference = paired(&baseline, &arm, Options::default())?;
-            family.push((*name, mean(&baseline), mean(&arm), difference));
-        }
-        let judged: Vec<_> = family.iter().map(|f| (f.3, outcome.direction())).collect();
-        let decisions = decide(&judged)?;
-        effects.extend(family.into_iter().zip(decisions).map(|(of, decision)| {
-            let (name, baseline_mean, mean, difference) = of;
-            let (arm, direction) = (name.to_owned(), outcome.direction());
-            Effect { outcome: *outcome, direction, arm, mean, baseline_mean, difference, decision }
-        }));
+        effects.extend(compare_pairs(*outcome, &sides)?.into_iter().map(|(_, effect)| effect));
     }
     Ok(Comparison { baseline: config.baseline.clone(), effects })
+}
+
+/// The name of an arm, the seeds of its baseline, and its own.
+pub(crate) type Sides<'a> = (&'a str, &'a [&'a ArmResult], &'a [&'a ArmResult]);
+
+/// One family of comparisons by one outcome, each with its place among `sides`; those that have no seed in common are left out.
+pub(crate) fn compare_pairs(outcome: Outcome, sides: &[Sides<'_>]) -> Result<Vec<(usize, Effect)>> {
+    let direction = outcome.direction();
+    let mut family = Vec::new();
+    for (place, (name, baseline, arm)) in sides.iter().enumerate() {
+        let pairs = arm.iter().filter_map(|a| {
+            let b = baseline.iter().find(|b| b.seed == a.seed)?;
+            Some((outcome.of(b)?, outcome.of(a)?))
+        });
+        let (baseline, arm): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        if !arm.is_empty() {
+            let difference = paired(&baseline, &arm, Options::default())?;
+            family.push((place, *name, mean(&baseline), mean(&arm), difference));
+        }
+    }
+    let judged: Vec<_> = family.iter().map(|f| (f.4, direction)).collect();
+    let decisions = decide(&judged)?;
+    let effects = family.into_iter().zip(decisions).map(|(of, decision)| {
+        let (place, name, baseline_mean, mean, difference) = of;
+        let arm = name.to_owned();
+        (place, Effect { outcome, direction, arm, mean, baseline_mean, difference, decision })
+    });
+    Ok(effects.collect())
 }
 
 fn mean(values: &[f64]) -> f64 {

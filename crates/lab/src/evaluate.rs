@@ -150,6 +150,7 @@ fn write_neighbours(
     write_tensors_atomically(&tensors, &path)?;
     let samples = FinalSamples {
         nearest: ours.nearest_distance.clone(),
+        nearest_place: ours.nearest.clone(),
         second_nearest: ours.second_distance.clone(),
         held_out_nearest: theirs.nearest_distance.clone(),
         held_out_second_nearest: theirs.second_distance.clone(),

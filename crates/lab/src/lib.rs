@@ -11,6 +11,7 @@ mod autoencoder;
 mod captioned;
 mod clip;
 mod compare;
+mod compare_runs;
 mod conditions;
 mod cost;
 mod describe;
@@ -49,7 +50,9 @@ pub use adapter::{
 };
 pub use advise::advise;
 pub use analysis::{
-    AnalysisConfig, AnalysisResult, Collapse, OnsetAnalysis, OnsetConfig, OnsetPoint, StopCheck,
+    AgreementAnalysis, AgreementConfig, AgreementPoint, AnalysisConfig, AnalysisResult, Collapse,
+    ExtractionAnalysis, ExtractionConfig, ExtractionPoint, GridAnalysis, GridCell, GridConfig, OnsetAnalysis,
+    OnsetConfig, OnsetPoint, StopCheck,
 };
 pub use audit::{Audit, AuditRequest, ClassShare, Finding, Share, Suspect, audit, free_audit_folder};
 pub use audit_data::{
@@ -62,6 +65,7 @@ pub use autoencoder::{
 pub use captioned::TextConfig;
 pub use clip::ClipRequest;
 pub use compare::{CompareConfig, Comparison, Effect, Outcome};
+pub use compare_runs::{ArmPair, RunComparison, compare_runs};
 pub use cost::{Cost, CostRequest, costs};
 pub use describe::{
     DescribeRequest, Described, Description, PartDescription, PipelineDescription, describe, describe_any,
@@ -83,7 +87,10 @@ pub use run::{Request, RunEnding, check, free_folder, resumed, run, study_folder
 pub use sample::{SampleRequest, sample};
 pub use space::LatentConfig;
 pub use stop_step::{pilots, stop_step};
-pub use study::{Calibration, Estimate, Progress, WorkerEnding, Workers, calibrate, estimates, work};
+pub use study::{
+    Calibration, Estimate, Executor, Progress, SubmitRequest, Submitted, WorkerEnding, Workers, calibrate,
+    estimates, execute, finish, submit, submit_dry, work, work_alone,
+};
 pub use weights_choice::WeightsChoice;
 
 #[cfg(test)]

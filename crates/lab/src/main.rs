@@ -3,6 +3,7 @@
 mod args;
 mod measure;
 mod sampling;
+mod submitting;
 
 use anyhow::Result;
 use args::{Cli, Command, CostArgs, Experiment, RunOptions, Train, TrainAutoencoder};
@@ -12,8 +13,8 @@ use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
-    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunEnding, Study, StudyResult,
-    WorkerEnding, Workers, advise, audit_data, calibrate, check, costs, describe_any, diagnose, estimates,
+    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunComparison, RunEnding, Study, StudyResult,
+    WorkerEnding, Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose, estimates,
     export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
     project_root, recipes, resumed, run, stop_step, study_folder, train_autoencoder, work, write_report,
 };
@@ -65,25 +66,34 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
             println!("{}: {} arms build and run", study.name, study.arms.len());
         }
+        Command::Experiment(e @ Experiment { submit: Some(executor), .. }) => return e.submit(executor),
         Command::Experiment(Experiment { recipe, options, dry_run: true, .. }) => {
             return print_plan(&recipe, options);
         }
-        Command::Experiment(Experiment { recipe, options, .. }) => {
+        Command::Experiment(Experiment { recipe, options, smoke, .. }) => {
             let changed = !(options.fragments.is_empty() && options.sets.is_empty());
-            return start(&recipe, options, Ok, |study| study_folder(study, changed), |_, _| Ok(()));
+            let change = if smoke { Study::smoke } else { Ok };
+            return start(&recipe, options, change, |study| study_folder(study, changed), |_, _| Ok(()));
         }
-        Command::Arm { folder, calibrate: true, device } => {
+        Command::Arm { folder, calibrate: true, device, .. } => {
             let device = device.unwrap_or_else(Device::cuda_if_available);
             println!("{}", serde_json::to_string(&calibrate(&folder, device)?)?);
         }
-        Command::Arm { folder, device, .. } => {
+        Command::Arm { folder, alone, device, .. } => {
             let device = device.unwrap_or_else(Device::cuda_if_available);
-            return Ok(match work(&folder, device, &interruptible()?)? {
+            let ending = if alone {
+                submitting::run_alone(&folder, device)?
+            } else {
+                work(&folder, device, &interruptible()?)?
+            };
+            return Ok(match ending {
                 WorkerEnding::Done => ExitCode::SUCCESS,
                 WorkerEnding::Failed => ExitCode::FAILURE,
                 WorkerEnding::Interrupted => ExitCode::from(130),
             });
         }
+        Command::Finish { run } => return submitting::finish_run(&run),
+        Command::Execute(e) => return e.run(),
         Command::Train(Train { recipe, data, mut options }) => {
             options.sets.extend(data.map(|d| format!("data.name={:?}", absolute(&d))));
             return start(&recipe, options, Study::without_arms, |s| free_folder(&s.name), |_, _| Ok(()));
@@ -172,6 +182,14 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 pipeline: e.pipeline,
             })?;
             println!("{}: {class}", e.out.display());
+        }
+        Command::Compare { runs, outcomes, json } => {
+            let compared = compare_runs(&runs, &outcomes)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&compared)?);
+            } else {
+                print_comparison(&compared);
+            }
         }
         Command::Report { run } => println!("{}", write_report(&run)?.display()),
         Command::Dataset { path } => {
@@ -302,18 +320,13 @@ fn start(
     };
     match run(&request)? {
         RunEnding::Done(result) => {
-            if !result.arms.is_empty() {
-                print_result(&result);
-            }
+            let code = print_outcome(&result);
             if !result.failures.is_empty() {
-                for f in &result.failures {
-                    eprintln!("error: {} seed {}: {}", f.name, f.seed, f.reason);
-                }
-                return Ok(ExitCode::FAILURE);
+                return Ok(code);
             }
             finish(&study, &folder)?;
             println!("{}", folder.join("report.html").display());
-            Ok(ExitCode::SUCCESS)
+            Ok(code)
         }
         RunEnding::Interrupted => {
             if folder.join("recipe.toml").is_file() {
@@ -326,17 +339,48 @@ fn start(
     }
 }
 
+fn print_comparison(compared: &RunComparison) {
+    for pair in &compared.pairs {
+        println!("{} of {} beside {}:", pair.arm, pair.run.display(), compared.baseline.display());
+        for [key, ours, theirs] in &pair.changes {
+            println!("  {key}: {ours} -> {theirs}");
+        }
+        let mut table = Table::new();
+        let header = ["", "there", "baseline", "difference [95 %]", "p, adjusted", "seeds", "shows"];
+        table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
+        for e in &pair.effects {
+            let d = &e.difference;
+            let interval = d.interval.map_or_else(String::new, |i| format!(" [{:+.2e}, {:+.2e}]", i.lower, i.upper));
+            table.add_row([
+                e.outcome.title().to_owned(),
+                format!("{:.4}", e.mean),
+                format!("{:.4}", e.baseline_mean),
+                format!("{:+.2e}{interval}", d.mean),
+                e.decision.adjusted_p.map_or_else(String::new, |p| format!("{p:.3}")),
+                d.n.to_string(),
+                e.decision.evidence.to_string(),
+            ]);
+        }
+        println!("{table}\n");
+    }
+    compared.notes.iter().for_each(|note| println!("note: {note}"));
+}
+
+/// The study that is asked for, its folder, and whether results of other builds count.
+fn chosen(recipe: &str, options: RunOptions) -> Result<(Study, PathBuf, bool)> {
+    if let Some(folder) = options.resume {
+        return Ok((resumed(&folder)?, folder, true));
+    }
+    let changed = !(options.fragments.is_empty() && options.sets.is_empty());
+    let study = read(recipe, &options.fragments, options.sets, &options.seeds)?;
+    let folder = options.out.unwrap_or_else(|| study_folder(&study, changed));
+    Ok((study, folder, options.any_code))
+}
+
 /// What an experiment would do, and what it would take.
 fn print_plan(recipe: &str, options: RunOptions) -> Result<ExitCode> {
-    let changed = !(options.fragments.is_empty() && options.sets.is_empty());
-    let RunOptions { fragments, sets, seeds, out, resume, any_code, jobs, device } = options;
-    let study = match &resume {
-        Some(folder) => resumed(folder)?,
-        None => read(recipe, &fragments, sets, &seeds)?,
-    };
-    let any_code = any_code || resume.is_some();
-    let folder = resume.or(out).unwrap_or_else(|| study_folder(&study, changed));
-    let device = device.unwrap_or_else(Device::cuda_if_available);
+    let (device, jobs) = (options.device.unwrap_or_else(Device::cuda_if_available), options.jobs);
+    let (study, folder, any_code) = chosen(recipe, options)?;
     let workers = Workers::new(jobs.map(usize::from), study.arms.len() * study.seeds.len(), device);
     let Some(plan) = estimates(&study, &folder, device, workers, any_code, &*interruptible()?)? else {
         return Ok(ExitCode::from(130));
@@ -380,6 +424,17 @@ fn command_line() -> String {
     let args = std::env::args().skip(1);
     let quoted = args.map(|a| if a.contains([' ', '"', '*']) { format!("'{a}'") } else { a });
     format!("cargo xtask {}", quoted.collect::<Vec<_>>().join(" "))
+}
+
+/// Prints the results, and why others are missing.
+fn print_outcome(result: &StudyResult) -> ExitCode {
+    if !result.arms.is_empty() {
+        print_result(result);
+    }
+    for f in &result.failures {
+        eprintln!("error: {} seed {}: {}", f.name, f.seed, f.reason);
+    }
+    if result.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print_result(result: &StudyResult) {

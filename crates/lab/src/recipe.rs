@@ -13,10 +13,11 @@ use crate::adapter::{AdapterConfig, check_bases, with_base_model};
 use crate::analysis::AnalysisConfig;
 use crate::captioned::{self, TextConfig};
 use crate::compare::CompareConfig;
+use crate::dirs::find_fragment;
 use crate::hash::of_text;
 use crate::regularization::RegularizationConfig;
 use crate::space::LatentConfig;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use grid::expand;
 use heldout_core::{Error, NoiseSchedule, Parameterization};
 use heldout_features::FeaturesConfig;
@@ -289,6 +290,24 @@ impl Recipe {
     }
 }
 
+impl Recipe {
+    /// To a size that takes a second; `cache` is a folder for latents of an autoencoder of one step.
+    fn shrink(&mut self, cache: &Path) {
+        const STEPS: u64 = 2;
+        (self.train.steps, self.train.stop_after) = (STEPS, None);
+        (self.validation.every, self.monitor.every, self.checkpoint.every) = (1, 1, STEPS);
+        self.validation.images = self.validation.images.min(8);
+        self.sample.samples = self.sample.samples.min(8);
+        self.sample.steps = self.sample.steps.min(2);
+        self.data.shrink(512.max(self.train.batch_size), 128);
+        self.monitor.samples = self.monitor.samples.min(8);
+        self.monitor.sampling_steps = self.monitor.sampling_steps.min(2);
+        if let Some(latent) = &mut self.latent {
+            (latent.autoencoder_steps, latent.cache) = (Some(1), Some(cache.to_owned()));
+        }
+    }
+}
+
 /// A recipe file: a base and its arms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
@@ -350,6 +369,29 @@ impl Study {
         Self::from_table(table)
     }
 
+    /// The same arms in a size that takes seconds, to see that everything runs: two steps, and few images of everything. Its
+    /// recipe has every arm in full.
+    pub fn smoke(mut self) -> Result<Self> {
+        let cache = std::env::temp_dir().join(format!("heldout-smoke-{}", std::process::id()));
+        self.name = format!("{}-smoke", self.name);
+        self.seeds.truncate(1);
+        let mut arms = Table::new();
+        for (name, recipe) in &mut self.arms {
+            recipe.shrink(&cache);
+            arms.insert(name.clone(), Value::Table(Table::try_from(&*recipe)?));
+        }
+        let mut table = Table::new();
+        table.insert("name".to_owned(), self.name.clone().into());
+        table.insert("question".to_owned(), self.question.clone().into());
+        table.insert("seeds".to_owned(), Value::try_from(&self.seeds)?);
+        if let Some(compare) = &self.compare {
+            table.insert("compare".to_owned(), Value::try_from(compare)?);
+        }
+        table.insert("arms".to_owned(), Value::Table(arms));
+        self.resolved = toml::to_string(&table)?;
+        Ok(self)
+    }
+
     fn from_table(table: Table) -> Result<Self> {
         let resolved = toml::to_string(&table)?;
         let mut base = table;
@@ -366,12 +408,19 @@ impl Study {
         }
         let mut found = Vec::new();
         let mut places = Vec::new();
-        for (arm, change, place) in arms {
+        for (arm, mut change, place) in arms {
             if arm.is_empty() || !arm.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
                 let reason = "names are letters, digits, - and _: they become folders";
                 bail!(Error::config(format!("arms.{arm}"), reason));
             }
-            let mut merged = Value::Table(base.clone());
+            let fragments: Option<Vec<String>> = match &mut change {
+                Value::Table(change) => take_if_there(change, "with")?,
+                _ => None,
+            };
+            let fragments = fragments.unwrap_or_default();
+            let paths = fragments.iter().map(|name| find_fragment(name)).collect::<Result<Vec<_>>>();
+            let paths = paths.with_context(|| format!("arms.{arm}.with"))?;
+            let mut merged = Value::Table(with_fragments(base.clone(), &paths, &[])?);
             merge(&mut merged, change);
             with_base_model(&mut merged)?;
             let recipe: Recipe = parse(merged)?;
@@ -382,7 +431,8 @@ impl Study {
         }
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         compare.as_ref().map_or(Ok(()), |c| c.check(&names)).map_err(|e| e.within("compare"))?;
-        analysis.as_ref().map_or(Ok(()), AnalysisConfig::check).map_err(|e| e.within("analysis"))?;
-        Ok(Self { name, question, seeds, arms: found, places, compare, analysis, resolved })
+        let study = Self { name, question, seeds, arms: found, places, compare, analysis, resolved };
+        study.analysis.as_ref().map_or(Ok(()), |a| a.check(&study)).map_err(|e| e.within("analysis"))?;
+        Ok(study)
     }
 }

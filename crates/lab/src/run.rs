@@ -1,5 +1,6 @@
 //! A study from its recipe to its report.
 
+use crate::analysis::Evidence;
 use crate::compare::compare;
 use crate::machine::{machine, versions};
 use crate::progress::{Bar, Failure};
@@ -8,7 +9,7 @@ use crate::record::RunInfo;
 use crate::report::{self, counted_records};
 use crate::result::{ArmFailure, ArmResult, StudyResult};
 use crate::sink::{RECORDS, lines, read_records};
-use crate::study::{Lock, Plan, Pool, RESULT, Workers, holder, run_here};
+use crate::study::{Lock, Plan, Pool, RESULT, Task, Workers, holder, run_here};
 use crate::verdict::verdict;
 use crate::{dirs::project_root, record::Record};
 use anyhow::{Context, Result, anyhow};
@@ -54,13 +55,9 @@ pub(crate) const STUDY: &str = "study.json";
 /// Runs what is missing of every arm with every seed, then measures and reports.
 pub fn run(request: &Request<'_>) -> Result<RunEnding> {
     let Request { study, folder, device, interrupt, .. } = *request;
-    check_folder(study, folder)?;
-    // Everything that can be wrong with the data is found before a folder is made.
-    let Some(plan) = Plan::of(study, device, interrupt)? else { return Ok(RunEnding::Interrupted) };
-    let _lock = begin(request, &plan)?;
-    for planned in &plan.tasks {
-        planned.task.place(folder, planned.recipe, request.any_code)?;
-    }
+    let Some((plan, _lock)) = begin(request, machine(device, request.workers))? else {
+        return Ok(RunEnding::Interrupted);
+    };
     let bar = Bar::new(plan.steps());
     let failures = match request.workers {
         Some(workers) => Pool::new(&plan, folder, workers, device, &bar).run(interrupt)?,
@@ -68,36 +65,66 @@ pub fn run(request: &Request<'_>) -> Result<RunEnding> {
     };
     bar.finish();
     let Some(failures) = failures else { return Ok(RunEnding::Interrupted) };
-    let result = gather(study, &plan, folder, &failures)?;
+    let tasks: Vec<&Task> = plan.tasks.iter().map(|planned| &planned.task).collect();
+    Ok(RunEnding::Done(Box::new(conclude(study, &tasks, folder, &failures)?)))
+}
+
+/// Makes the folder ready for its tasks, and keeps it. None if a signal came.
+pub(crate) fn begin<'a>(
+    request: &Request<'a>,
+    machine: BTreeMap<String, String>,
+) -> Result<Option<(Plan<'a>, Lock)>> {
+    let Request { study, folder, .. } = *request;
+    check_folder(study, folder)?;
+    // Everything that can be wrong with the data is found before a folder is made.
+    let Some(plan) = Plan::of(study, request.device, request.interrupt)? else { return Ok(None) };
+    let lock = take_folder(request, &plan, machine)?;
+    for planned in &plan.tasks {
+        planned.task.place(folder, planned.recipe, request.any_code)?;
+    }
+    Ok(Some((plan, lock)))
+}
+
+/// Measures what is there of `tasks` and writes it down: `study.json`, `metrics.jsonl`, the report. `failures` are by place
+/// in `tasks`.
+pub(crate) fn conclude(
+    study: &Study,
+    tasks: &[&Task],
+    folder: &Path,
+    failures: &BTreeMap<usize, Failure>,
+) -> Result<StudyResult> {
+    let result = gather(study, tasks, folder, failures)?;
     write_atomically(&folder.join(STUDY), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
-    write_atomically(&folder.join(RECORDS), lines(&records(folder, &plan)?)?.as_bytes())?;
+    write_atomically(&folder.join(RECORDS), lines(&records(folder, tasks)?)?.as_bytes())?;
     report::write(folder)?;
-    Ok(RunEnding::Done(Box::new(result)))
+    Ok(result)
 }
 
 /// The records of all arms, one after another.
-fn records(folder: &Path, plan: &Plan<'_>) -> Result<Vec<Record>> {
-    let all = plan.tasks.iter().map(|p| read_records(&p.task.folder(folder).join(RECORDS)));
+fn records(folder: &Path, tasks: &[&Task]) -> Result<Vec<Record>> {
+    let all = tasks.iter().map(|task| read_records(&task.folder(folder).join(RECORDS)));
     Ok(all.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn gather(
     study: &Study,
-    plan: &Plan<'_>,
+    tasks: &[&Task],
     folder: &Path,
     failures: &BTreeMap<usize, Failure>,
 ) -> Result<StudyResult> {
     let failed = |i: &usize| {
-        let task = &plan.tasks[*i].task;
+        let task = tasks[*i];
         let Failure { reason, diverged } = failures[i].clone();
         ArmFailure { name: task.arm.clone(), seed: task.seed, reason, diverged }
     };
     let failures: Vec<ArmFailure> = failures.keys().map(failed).collect();
-    let done = plan.tasks.iter().map(|p| p.task.folder(folder).join(RESULT)).filter(|path| path.is_file());
+    let done = tasks.iter().map(|task| task.folder(folder).join(RESULT)).filter(|path| path.is_file());
     let arms: Vec<ArmResult> = done.map(|path| read_json(&path)).collect::<Result<_>>()?;
     let names: Vec<&str> = study.arms.iter().map(|(name, _)| name.as_str()).collect();
     let comparison = study.compare.as_ref().map(|c| compare(c, &names, &arms)).transpose()?;
-    let analysis = study.analysis.as_ref().map(|a| a.run(&arms, &counted_records(folder)?)).transpose()?;
+    let records = counted_records(folder)?;
+    let evidence = Evidence { study, run: folder, arms: &arms, records: &records };
+    let analysis = study.analysis.as_ref().map(|a| a.run(&evidence)).transpose()?;
     let verdict = verdict(study, &arms, comparison.as_ref(), analysis.as_ref());
     let (recipe, question) = (study.name.clone(), study.question.clone());
     Ok(StudyResult { format: 2, recipe, question, verdict, arms, comparison, analysis, failures })
@@ -118,7 +145,11 @@ fn check_folder(study: &Study, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn begin(request: &Request<'_>, plan: &Plan<'_>) -> Result<Lock> {
+fn take_folder(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    machine: BTreeMap<String, String>,
+) -> Result<Lock> {
     let Request { study, folder, .. } = request;
     let existed = folder.exists();
     let info = RunInfo {
@@ -129,7 +160,7 @@ fn begin(request: &Request<'_>, plan: &Plan<'_>) -> Result<Lock> {
         seeds: study.seeds.clone(),
         data: plan.data.clone(),
         versions: versions(),
-        machine: machine(request.device, request.workers),
+        machine,
     };
     let write = || -> Result<Lock> {
         fs::create_dir_all(folder).map_err(Error::io(*folder))?;
@@ -153,27 +184,11 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
     serde_json::from_str(&text).map_err(|e| anyhow!(Error::file(path, format!("damaged: {e}"))))
 }
 
-/// Parses nothing new: builds every object of every arm and runs one step, its evaluation and its report, in a folder of
-/// its own that is removed.
+/// Builds every object of every arm of a study in its smallest size and runs it, its evaluation and its report, in a folder
+/// of its own that is removed.
 pub fn check(study: &Study, device: Device) -> Result<()> {
+    let small = study.clone().smoke()?;
     let folder = std::env::temp_dir().join(format!("heldout-check-{}", std::process::id()));
-    let kept = folder.with_extension("cache");
-    let mut small = study.clone();
-    small.seeds.truncate(1);
-    for (_, recipe) in &mut small.arms {
-        recipe.train.steps = 1;
-        recipe.validation.images = recipe.validation.images.min(8);
-        recipe.sample.samples = recipe.sample.samples.min(4);
-        recipe.sample.steps = recipe.sample.steps.min(2);
-        let split = &mut recipe.data.split;
-        split.n_train = split.n_train.min(512.max(recipe.train.batch_size));
-        split.held_out = split.held_out.min(128);
-        recipe.monitor.samples = recipe.monitor.samples.min(4);
-        recipe.monitor.sampling_steps = recipe.monitor.sampling_steps.min(2);
-        if let Some(latent) = &mut recipe.latent {
-            (latent.autoencoder_steps, latent.cache) = (Some(1), Some(kept.clone()));
-        }
-    }
     let request = Request {
         study: &small,
         folder: &folder,
@@ -184,7 +199,8 @@ pub fn check(study: &Study, device: Device) -> Result<()> {
         interrupt: &AtomicBool::new(false),
     };
     let outcome = run(&request);
-    for leftover in [&folder, &kept] {
+    let caches = small.arms.iter().filter_map(|(_, recipe)| recipe.latent.as_ref()?.cache.clone());
+    for leftover in std::iter::once(folder.clone()).chain(caches) {
         let _ = fs::remove_dir_all(leftover); // in the temporary folder: it must not hide the outcome
     }
     outcome.map(|_| ())

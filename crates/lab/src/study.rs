@@ -4,14 +4,16 @@ mod estimate;
 mod in_process;
 mod plan;
 mod pool;
+mod submit;
 mod task;
 mod worker;
 
 pub use estimate::{Calibration, Estimate, Progress, calibrate, estimates};
 pub use pool::Workers;
-pub use worker::{WorkerEnding, work};
+pub use submit::{Executor, SubmitRequest, Submitted, execute, finish, submit, submit_dry};
+pub use worker::{WorkerEnding, work, work_alone};
 
 pub(crate) use in_process::run_here;
 pub(crate) use plan::Plan;
 pub(crate) use pool::Pool;
-pub(crate) use task::{Lock, RESULT, holder};
+pub(crate) use task::{Lock, RESULT, Task, holder};

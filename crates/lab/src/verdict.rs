@@ -71,7 +71,7 @@ fn copies(study: &Study, results: &[ArmResult]) -> String {
             "copies some of its training images"
         };
         let n = recipe.data.split.n_train;
-        clauses.push(format!("from {n} images it {does} (f_mem {f_mem:.2}, floor {floor:.2})"));
+        clauses.push(format!("from {n} images {name} {does} (f_mem {f_mem:.2}, floor {floor:.2})"));
         if results.iter().any(|r| r.name == *name && r.adapter.is_some()) {
             let f1 = |of: fn(&AdapterResult) -> f64| mean(&|r| r.adapter.as_ref().map_or(0.0, of), name);
             let (ours, theirs) = (f1(|a| a.edge_f1), f1(|a| a.edge_f1_unconditional));
@@ -80,8 +80,10 @@ fn copies(study: &Study, results: &[ArmResult]) -> String {
             ));
         }
     }
+    let adapted = results.iter().any(|r| r.adapter.is_some());
     let answer = match (study.arms.len(), copies && makes) {
         (1, _) => "",
+        _ if adapted => "",
         (_, true) => "Yes: ",
         (_, false) => "Not here: ",
     };

@@ -4,12 +4,14 @@ use crate::{Error, Interval};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Up to so many values every resample is counted, `10^10` of them in 92,378 different means; beyond, some are drawn.
+/// Up to so many values every resample is counted, `10^10` of them in 92,378 different means; beyond, some
+/// are drawn.
 pub(crate) const EXACT: usize = 10;
 /// Fewer draws would tell an end of the interval by fewer than 25 of them.
 const FEWEST: usize = 1000;
 
-/// How the bootstrap draws where there are more than 10 pairs; up to 10 it counts every resample and draws nothing.
+/// How the bootstrap draws where there are more than 10 pairs; up to 10 it counts every resample and draws
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Resamples, at least 1000.

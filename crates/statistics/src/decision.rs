@@ -25,8 +25,8 @@ pub enum Evidence {
     Better,
     /// The same, in the other direction.
     Worse,
-    /// The adjusted p value is above [`LEVEL`]. That is no evidence that there is no difference: the interval says how
-    /// large it can be.
+    /// The adjusted p value is above [`LEVEL`]. That is no evidence that there is no difference: the interval
+    /// says how large it can be.
     NoEvidence,
     /// There was one pair.
     OneSeed,
@@ -55,7 +55,8 @@ pub struct Decision {
     pub adjusted_p: Option<f64>,
 }
 
-/// Decides on all comparisons that one question asks at once (every arm of a study, on every metric that it is judged by).
+/// Decides on all comparisons that one question asks at once (every arm of a study, on every metric that it
+/// is judged by).
 ///
 /// Comparisons without a test (one seed, equal differences) make no claim and do not count in the family.
 /// A p value outside `[0, 1]` is an error; [`crate::paired`] gives none.

@@ -21,15 +21,17 @@ pub struct LogLogFit {
     pub interval: Interval,
     /// `ln y` at `x = 1`.
     pub intercept: f64,
-    /// Share of the variance of `ln y` that the line explains; `None` where `y` does not vary, so that there is none.
+    /// Share of the variance of `ln y` that the line explains; `None` where `y` does not vary, so that there
+    /// is none.
     pub r_squared: Option<f64>,
 }
 
 impl LogLogFit {
-    /// The line through 3 to 10,000 points of at least 2 different `x`, all positive; several seeds at an `x` are several points.
+    /// The line through 3 to 10,000 points of at least 2 different `x`, all positive; several seeds at an `x`
+    /// are several points.
     ///
-    /// The interval supposes that points scatter independently and alike around the line. Points that share a seed, and so its
-    /// luck, make it too narrow or too wide. Where all points lie on a line it has no width.
+    /// The interval supposes that points scatter independently and alike around the line. Points that share a
+    /// seed, and so its luck, make it too narrow or too wide. Where all points lie on a line it has no width.
     pub fn new(x: &[f64], y: &[f64]) -> Result<Self, Error> {
         check_lengths(("x", x), ("y", y), 3)?;
         for (field, list) in [("x", x), ("y", y)] {

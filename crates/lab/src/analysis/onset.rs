@@ -10,25 +10,19 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Onset of memorisation: the step at which the memorised fraction passes `threshold`, between looks by linear interpolation
-/// (tau_mem of Bonnaire et al. 2025). Time to quality: the step at which the distance to held-out images has gone `share` of its
-/// way from the first look to its lowest value (tau_gen).
+/// (tau_mem of Bonnaire et al. 2025). Time to quality (tau_gen): the step at which the distance to held-out images falls to the
+/// lowest value that every arm and seed reaches before its onset; copies are nearer to held-out images than bad samples are, so
+/// that what comes later says nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OnsetConfig {
     /// Memorised fraction, between 0 and 1.
     #[serde(default = "tenth")]
     pub threshold: f64,
-    /// Share of the way, between 0 and 1.
-    #[serde(default = "nine_tenths")]
-    pub share: f64,
 }
 
 fn tenth() -> f64 {
     0.1
-}
-
-fn nine_tenths() -> f64 {
-    0.9
 }
 
 /// One arm with one seed.
@@ -80,6 +74,8 @@ pub struct StopCheck {
 pub struct OnsetAnalysis {
     /// As configured.
     pub config: OnsetConfig,
+    /// The distance to held-out images that counts as good.
+    pub quality: f64,
     /// One per arm and seed.
     pub points: Vec<OnsetPoint>,
     /// Onset over `n`; none where fewer than three points are known.
@@ -97,16 +93,15 @@ type Curve = Vec<(f64, f64)>;
 
 impl OnsetConfig {
     pub(super) fn check(&self) -> heldout_core::Result<()> {
-        for (field, value) in [("threshold", self.threshold), ("share", self.share)] {
-            if !(value > 0.0 && value < 1.0) {
-                return Err(Error::config(field, format!("{value} is not between 0 and 1")));
-            }
-        }
-        Ok(())
+        let value = self.threshold;
+        let within = value > 0.0 && value < 1.0;
+        let reason = || format!("{value} is not between 0 and 1");
+        if within { Ok(()) } else { Err(Error::config("threshold", reason())) }
     }
 
     pub(super) fn run(&self, arms: &[ArmResult], records: &[Record]) -> Result<OnsetAnalysis> {
         let mut points = Vec::new();
+        let mut qualities: Vec<Curve> = Vec::new();
         let mut curves: BTreeMap<usize, Vec<Curve>> = BTreeMap::new();
         for arm in arms {
             let ours = || records.iter().filter(|r| r.arm == arm.name && r.seed == arm.seed);
@@ -130,11 +125,20 @@ impl OnsetConfig {
                 seed: arm.seed,
                 n: arm.n_train,
                 memorised: rises_over(&curve, self.threshold),
-                good: falls_by(&quality, self.share),
+                good: None,
                 resolution: curve.windows(2).map(|w| w[1].0 - w[0].0).fold(0.0, f64::max) as u64,
                 floor: copies.iter().map(|c| c.2).fold(0.0, f64::max),
             });
             curves.entry(arm.n_train).or_default().push(curve);
+            qualities.push(quality);
+        }
+        let before = |(curve, p): (&Curve, &OnsetPoint)| {
+            let early = curve.iter().filter(|(step, _)| *step <= p.memorised.unwrap_or(f64::INFINITY));
+            early.map(|c| c.1).fold(f64::INFINITY, f64::min)
+        };
+        let quality = qualities.iter().zip(&points).map(before).fold(f64::NEG_INFINITY, f64::max);
+        for (point, curve) in points.iter_mut().zip(&qualities) {
+            point.good = falls_to(curve, quality);
         }
         let fit = |of: fn(&OnsetPoint) -> Option<f64>| {
             let known: (Vec<f64>, Vec<f64>) =
@@ -143,6 +147,7 @@ impl OnsetConfig {
         };
         Ok(OnsetAnalysis {
             config: self.clone(),
+            quality,
             memorised: fit(|p| p.memorised),
             good: fit(|p| p.good),
             collapse: collapse(&curves, self.threshold),
@@ -152,7 +157,7 @@ impl OnsetConfig {
     }
 }
 
-/// Where a curve first passes a value upwards for good enough: the look before it lies below, this one on or above it.
+/// Where a curve first reaches a value upwards, between its points by linear interpolation.
 fn rises_over(curve: &[(f64, f64)], threshold: f64) -> Option<f64> {
     let above = curve.iter().position(|(_, value)| *value >= threshold)?;
     let (step, value) = curve[above];
@@ -162,12 +167,10 @@ fn rises_over(curve: &[(f64, f64)], threshold: f64) -> Option<f64> {
     })
 }
 
-/// Where a curve has first gone this share of the way from its first value to its lowest.
-fn falls_by(curve: &[(f64, f64)], share: f64) -> Option<f64> {
-    let first = curve.first()?.1;
-    let lowest = curve.iter().map(|c| c.1).fold(f64::INFINITY, f64::min);
-    let mirrored: Curve = curve.iter().map(|(step, value)| (*step, first - value)).collect();
-    (lowest < first).then(|| rises_over(&mirrored, share * (first - lowest)))?
+/// The same downwards.
+fn falls_to(curve: &[(f64, f64)], value: f64) -> Option<f64> {
+    let mirrored: Curve = curve.iter().map(|(step, y)| (*step, -y)).collect();
+    rises_over(&mirrored, -value)
 }
 
 /// A value of a curve between its points; none beyond its ends.
@@ -279,5 +282,65 @@ impl OnsetAnalysis {
             text += &format!("Not reached, and left out: {}. ", late.join(", "));
         }
         text.trim_end().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Curves that are one curve over steps by image, with a quality that falls alike for all.
+    fn lawful(exponent: f64) -> Vec<(OnsetPoint, Curve, Curve)> {
+        let make = |n: usize| {
+            let onset = 20.0 * (n as f64).powf(exponent);
+            let steps = (1..=60).map(|i| f64::from(i) * onset / 20.0);
+            let copies: Curve = steps.clone().map(|s| (s, 1.0 / (1.0 + (9.0 * (onset / s).powi(4))))).collect();
+            let quality: Curve = steps.map(|s| (s, 0.5 + (-s / 30.0).exp())).collect();
+            let point = OnsetPoint {
+                arm: format!("n{n}"),
+                seed: 0,
+                n,
+                memorised: rises_over(&copies, 0.1),
+                good: falls_to(&quality, 0.6),
+                resolution: (onset / 20.0) as u64,
+                floor: 0.0,
+            };
+            (point, copies, quality)
+        };
+        [16, 32, 64, 128].map(make).into()
+    }
+
+    #[test]
+    fn exponents_and_collapse_are_those_of_the_curves() {
+        for (exponent, collapses) in [(1.0, true), (0.4, false)] {
+            let all = lawful(exponent);
+            let points: Vec<OnsetPoint> = all.iter().map(|(p, ..)| p.clone()).collect();
+            let x: Vec<f64> = points.iter().map(|p| p.n as f64).collect();
+            let y: Vec<f64> = points.iter().map(|p| p.memorised.unwrap()).collect();
+            let fit = LogLogFit::new(&x, &y).unwrap();
+            assert!((fit.slope - exponent).abs() < 1e-3, "{fit:?}");
+            for p in &points {
+                let expected = 20.0 * (p.n as f64).powf(exponent);
+                assert!((p.memorised.unwrap() / expected - 1.0).abs() < 0.01, "{p:?}");
+            }
+            let curves: BTreeMap<usize, Vec<Curve>> = all.into_iter().map(|(p, c, _)| (p.n, vec![c])).collect();
+            let found = collapse(&curves, 0.1).unwrap();
+            assert_eq!(found.over_steps_by_image < 0.1 * found.over_steps, collapses, "{found:?}");
+            let stop = stop_check(&points).unwrap().unwrap();
+            assert_eq!((stop.n, stop.pilots), (128, vec![16, 32]));
+            assert_eq!((stop.predicted / stop.measured[0] - 1.0).abs() < 0.02, collapses);
+        }
+    }
+
+    #[test]
+    fn crossings_lie_between_looks_or_are_none() {
+        let curve = [(10.0, 0.0), (20.0, 0.0), (30.0, 0.4)];
+        assert_eq!(rises_over(&curve, 0.1), Some(22.5));
+        assert_eq!(rises_over(&curve, 0.5), None);
+        assert_eq!(rises_over(&[(10.0, 0.7)], 0.5), Some(10.0));
+        assert_eq!(falls_to(&[(10.0, 1.0), (20.0, 0.5)], 0.75), Some(15.0));
+        assert_eq!(at(&curve, 25.0), Some(0.2));
+        assert_eq!((at(&curve, 5.0), at(&curve, 31.0)), (None, None));
+        assert!(collapse(&BTreeMap::new(), 0.1).is_none());
     }
 }

@@ -18,15 +18,16 @@ pub struct DataConfig {
     pub name: String,
     /// How it is divided.
     pub split: SplitConfig,
-    /// Of both sides those images alone whose attributes are these; `any` is every value but none. All if absent.
+    /// Of both sides those images alone whose attributes are these; `any` is every value but none. All if
+    /// absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: AttributeFilter,
-    /// What the model is told of training images; their classes if absent. Validation and samples are told no class, so that
-    /// `f_mem` is that of unconditional samples whatever this is.
+    /// What the model is told of training images; their classes if absent. Validation and samples are told no
+    /// class, so that `f_mem` is that of unconditional samples whatever this is.
     #[serde(default, skip_serializing_if = "is_default")]
     pub labels: LabelConfig,
-    /// Consecutive groups of training images that are drawn several times as often; each image once if absent. They are counted
-    /// in the split, as `n_train` is: what `filter` leaves of a group keeps its times.
+    /// Consecutive groups of training images that are drawn several times as often; each image once if absent.
+    /// They are counted in the split, as `n_train` is: what `filter` leaves of a group keeps its times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repeat: Vec<RepeatConfig>,
 }
@@ -36,8 +37,8 @@ fn is_default(labels: &LabelConfig) -> bool {
 }
 
 impl DataConfig {
-    /// Both sides of `set`, of which a filter leaves the images that it wants, each where it would be without one; and how often
-    /// each training image stands in an epoch. `root` is the folder of shipped data sets.
+    /// Both sides of `set`, of which a filter leaves the images that it wants, each where it would be without
+    /// one; and how often each training image stands in an epoch. `root` is the folder of shipped data sets.
     pub(crate) fn divide(&self, set: &ImageSet, root: &Path) -> Result<(Split, Vec<usize>)> {
         let mut split = Split::new(set, self.split).map_err(|e| e.within("data.split"))?;
         let mut times = multiplicity(&self.repeat, split.train.len());
@@ -60,13 +61,25 @@ impl DataConfig {
         Ok((split, times))
     }
 
+    /// To so many images at most, with as much of the groups as is among them.
+    pub(super) fn shrink(&mut self, n_train: usize, held_out: usize) {
+        let split = &mut self.split;
+        (split.n_train, split.held_out) = (split.n_train.min(n_train), split.held_out.min(held_out));
+        let mut room = split.n_train;
+        self.repeat.retain_mut(|group| {
+            group.images = group.images.min(room);
+            room -= group.images;
+            group.images > 0
+        });
+    }
+
     /// Whether a filter leaves an image of every group.
     fn check_filtered(&self, train: &[usize], kept: &[bool]) -> Result<()> {
         let mut rest = train;
         for (i, RepeatConfig { images, .. }) in self.repeat.iter().enumerate() {
             let Some((group, others)) = rest.split_at_checked(*images) else { break };
             if !group.iter().any(|i| kept[*i]) {
-                let reason = format!("{images}: data.filter leaves none of these images, take more of them");
+                let reason = format!("{images}: data.filter leaves none of these images: take more of them");
                 return Err(Error::config(format!("data.repeat[{i}].images"), reason));
             }
             rest = others;
@@ -74,7 +87,8 @@ impl DataConfig {
         Ok(())
     }
 
-    /// Where the latents of training images are, in a folder that the recipe names: beside those of other places of the split.
+    /// Where the latents of training images are, in a folder that the recipe names: beside those of other places
+    /// of the split.
     pub(crate) fn train_folder(&self) -> String {
         match self.split.skip {
             0 => "train".to_owned(),
@@ -108,14 +122,15 @@ impl Recipe {
             let kind = if matches!(labels, LabelConfig::Unique {}) { "unique" } else { "random" };
             let needed = told.unwrap_or(split.n_train as i64);
             return refuse(format!(
-                "{kind}, where the model knows no classes: set its model.num_classes (model.num_class_embeds) to {needed}"
+                "{kind}, where the model knows no classes: set its model.num_classes (model.num_class_embeds) to \
+                 {needed}"
             ));
         }
         told.map_or(Ok(()), |told| self.check_classes(Some(told)))
     }
 
-    /// Whether a model that knows classes knows those that it is told of, besides one that stands for none; `None` for images
-    /// without labels.
+    /// Whether a model that knows classes knows those that it is told of, besides one that stands for none;
+    /// `None` for images without labels.
     pub(crate) fn check_classes(&self, told: Option<i64>) -> Result<()> {
         let classes = self.model.classes();
         let null = self.regularization.null_class().filter(|null| *null < classes);

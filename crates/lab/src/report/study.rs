@@ -3,7 +3,9 @@
 use super::load::Loaded;
 use super::plots::{Curve, Dot, curves, forest};
 use super::view::{Ink, Shade, over_steps};
-use crate::analysis::{AnalysisResult, OnsetAnalysis, OnsetPoint};
+use crate::analysis::{
+    AgreementAnalysis, AnalysisResult, ExtractionAnalysis, GridAnalysis, OnsetAnalysis, OnsetPoint,
+};
 use crate::compare::{Comparison, Effect};
 use crate::result::{ArmResult, StudyResult};
 use anyhow::Result;
@@ -48,7 +50,7 @@ struct Figure {
 #[derive(Debug, Serialize)]
 struct Sheet {
     title: String,
-    header: Vec<&'static str>,
+    header: Vec<String>,
     rows: Vec<Named>,
 }
 
@@ -77,6 +79,12 @@ pub(super) fn study_view(
             view.figures = onset_figures(run, onset, names, shade)?;
             view.tables = vec![onset_table(onset)];
         }
+        Some(AnalysisResult::Agreement(found)) => view.figures = vec![agreement_figure(found)?],
+        Some(AnalysisResult::Extraction(found)) => {
+            view.figures = vec![extraction_figure(found, shade)?];
+            view.tables = vec![extraction_table(found)];
+        }
+        Some(AnalysisResult::Grid(found)) => view.tables = vec![grid_table(found)],
         None => {}
     }
     Ok(view)
@@ -182,8 +190,6 @@ fn onset_figures(
     let mut seeds: Vec<u64> = onset.points.iter().map(|p| p.seed).collect();
     seeds.sort_unstable();
     seeds.dedup();
-    let orange = RGBColor(213, 94, 0);
-    let blue = RGBColor(0, 114, 178);
     let line = |seed: u64, color, of: fn(&OnsetPoint) -> Option<f64>| {
         let known = onset.points.iter().filter(|p| p.seed == seed);
         let mut points: Vec<(f64, f64)> =
@@ -193,7 +199,7 @@ fn onset_figures(
     };
     let mut all: Vec<Curve> = seeds
         .iter()
-        .flat_map(|seed| [line(*seed, orange, |p| p.memorised), line(*seed, blue, |p| p.good)])
+        .flat_map(|seed| [line(*seed, ORANGE, |p| p.memorised), line(*seed, BLUE, |p| p.good)])
         .filter(|c| !c.points.is_empty())
         .collect();
     let ends = all.iter().flat_map(|c| c.points.iter().map(|p| p.0));
@@ -201,14 +207,14 @@ fn onset_figures(
     if let Some(fit) = &onset.memorised {
         let at =
             |x: f64| (x, (fit.intercept + fit.slope * x * std::f64::consts::LN_10) / std::f64::consts::LN_10);
-        all.push(Curve { points: vec![at(low), at(high)], band: Vec::new(), color: orange, dashed: true });
+        all.push(Curve { points: vec![at(low), at(high)], band: Vec::new(), color: ORANGE, dashed: true });
     }
     let laws = Figure {
         title: "Onset of memorisation and time to quality".to_owned(),
         plot: curves("log10 of the number of training images", "log10 of the step", None, &all)?,
         caption: format!(
-            "Orange: the step at which f_mem passes {}; dashed, the line through all seeds. Blue: the step at which the distance to held-out images has fallen by {} of its way to its lowest. A line for each seed.",
-            onset.config.threshold, onset.config.share
+            "Orange: the step at which f_mem passes {}; dashed, the line through all seeds. Blue: the step at which the distance to held-out images has fallen to {:.3}, the lowest value that all reach before their onset. A line for each seed.",
+            onset.config.threshold, onset.quality
         ),
     };
     Ok(vec![laws, collapse])
@@ -231,7 +237,7 @@ fn onset_table(onset: &OnsetAnalysis) -> Sheet {
     };
     Sheet {
         title: "All points".to_owned(),
-        header: vec![
+        header: header(&[
             "arm",
             "seed",
             "training images",
@@ -240,7 +246,86 @@ fn onset_table(onset: &OnsetAnalysis) -> Sheet {
             "quality, step",
             "steps between looks",
             "floor of f_mem",
-        ],
+        ]),
         rows: onset.points.iter().map(row).collect(),
+    }
+}
+
+fn header(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+const ORANGE: RGBColor = RGBColor(213, 94, 0);
+const BLUE: RGBColor = RGBColor(0, 114, 178);
+
+fn agreement_figure(found: &AgreementAnalysis) -> Result<Figure> {
+    let means = found.means();
+    let line = |i: usize, color, dashed| {
+        let points = means.iter().map(|(n, values)| ((*n as f64).log10(), values[i])).collect();
+        Curve { points, band: Vec::new(), color, dashed }
+    };
+    let all = [line(0, ORANGE, false), line(1, ORANGE, true), line(2, BLUE, false), line(3, BLUE, true)];
+    Ok(Figure {
+        title: "Agreement of two models, and nearness to training images".to_owned(),
+        plot: curves("log10 of the number of training images of each", "cosine", Some(-0.05..1.05), &all)?,
+        caption: "Orange: images of two models that share no training image, from the same noise; dashed, from different noise. Blue: samples and their nearest training images; dashed, the same of held-out images. Means over seeds. Both models of a seed begin with the same weights.".to_owned(),
+    })
+}
+
+fn extraction_figure(found: &ExtractionAnalysis, shade: Shade<'_>) -> Result<Figure> {
+    let line = |arm: &str| Curve {
+        points: found.shares(arm).iter().map(|(times, share, _)| ((*times as f64).log2(), *share)).collect(),
+        band: Vec::new(),
+        color: shade(arm),
+        dashed: false,
+    };
+    let all: Vec<Curve> = found.arms().into_iter().map(line).collect();
+    Ok(Figure {
+        title: "What comes out again".to_owned(),
+        plot: curves("log2 of how often an image stands in an epoch", "share that came out", Some(-0.03..1.03), &all)?,
+        caption: format!(
+            "Share of training images of which at least one sample is a copy, over all seeds. {:.3} of held-out images would count as copies of some training image.",
+            found.floor
+        ),
+    })
+}
+
+fn extraction_table(found: &ExtractionAnalysis) -> Sheet {
+    let rows = found.points.iter().map(|p| Named {
+        name: p.arm.clone(),
+        cells: [p.seed as usize, p.times, p.images, p.extracted, p.copies, p.samples].map(|n| n.to_string()).to_vec(),
+    });
+    Sheet {
+        title: "All groups".to_owned(),
+        header: header(&["arm", "seed", "times", "images", "came out", "copies", "samples"]),
+        rows: rows.collect(),
+    }
+}
+
+fn grid_table(found: &GridAnalysis) -> Sheet {
+    let [rows, columns] = &found.axes;
+    let mut top: Vec<&str> = Vec::new();
+    for cell in &found.cells {
+        if !top.contains(&cell.column.as_str()) {
+            top.push(&cell.column);
+        }
+    }
+    let of_row = |group: &[crate::analysis::GridCell]| Named {
+        name: group[0].row.clone(),
+        cells: group
+            .iter()
+            .map(|cell| {
+                let floor = cell.floor.map_or_else(String::new, |f| format!(", floor {f:.3}"));
+                match cell.value {
+                    Some([mean, low, high]) => format!("{} ({} to {}){floor}", number(mean), number(low), number(high)),
+                    None => "–".to_owned(),
+                }
+            })
+            .collect(),
+    };
+    Sheet {
+        title: format!("{} over {rows} (rows) and {columns} (columns): mean and range over seeds", found.outcome.title()),
+        header: std::iter::once(rows.clone()).chain(top.iter().map(|c| format!("{columns} {c}"))).collect(),
+        rows: found.cells.chunk_by(|a, b| a.row == b.row).map(of_row).collect(),
     }
 }

@@ -5,10 +5,11 @@ use crate::assemble::{generate, guided};
 use crate::cost::Running;
 use crate::dirs::project_root;
 use crate::machine::peak_rss_bytes;
-use crate::recipe::{Recipe, Study, parse, read_table};
+use crate::recipe::{Recipe, Study};
+use crate::sample::recipe_of;
 use crate::study::plan::{Plan, Planned};
 use crate::study::pool::{Workers, device_name};
-use crate::study::task::{ARM, Task, is_done};
+use crate::study::task::{Task, is_done};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -17,7 +18,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tch::{Device, Tensor};
-use toml::Value;
 
 /// What one arm takes with one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ const SAMPLING_STEPS: usize = 3;
 /// Measures a few steps of the arm in `folder`, in this process.
 pub fn calibrate(folder: &Path, device: Device) -> Result<Calibration> {
     let task = Task::read(folder)?.with_context(|| format!("{}: no task.json", folder.display()))?;
-    let recipe: Recipe = parse(Value::Table(read_table(&folder.join(ARM))?))?;
+    let recipe = recipe_of(folder, &[])?;
     let arm = Arm::open(&task.arm, task.seed, &recipe, &project_root().join("datasets"), device)?;
     let mut running = Running { parts: arm.parts()?, total: recipe.train.steps, step: 0 };
     running.seconds(1)?;
@@ -140,7 +140,7 @@ fn measure(
     Ok(lines)
 }
 
-fn progress(planned: &Planned<'_>, run: &Path, any_code: bool) -> Result<Progress> {
+pub(super) fn progress(planned: &Planned<'_>, run: &Path, any_code: bool) -> Result<Progress> {
     let folder = planned.task.folder(run);
     let same = |there: &Task| there.key == planned.task.key && (any_code || there.code == planned.task.code);
     Ok(match Task::read(&folder)? {

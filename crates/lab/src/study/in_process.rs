@@ -7,6 +7,7 @@ use crate::study::worker::{WorkerEnding, run_task};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tch::Device;
 
 /// Runs what is left of the plan; the first error ends it. False if a signal came.
@@ -23,7 +24,7 @@ pub(crate) fn run_here(
             bar.skip(planned.recipe.train.steps);
             continue;
         }
-        let ending = run_task(&folder, device, bar, interrupt).with_context(|| planned.task.title())?;
+        let ending = run_task(&folder, device, bar, interrupt, Duration::MAX).with_context(|| planned.task.title())?;
         if ending == WorkerEnding::Interrupted {
             return Ok(false);
         }

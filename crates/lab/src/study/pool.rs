@@ -34,8 +34,13 @@ impl Workers {
         let cores = available_parallelism().map_or(1, usize::from);
         let usual = if device == Device::Cpu { cores.min(tasks) } else { 1 };
         let jobs = jobs.unwrap_or(usual).max(1);
-        let set = std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok());
-        Self { jobs, threads: set.unwrap_or((cores / jobs).max(1)) }
+        Self { jobs, threads: set_threads().unwrap_or((cores / jobs).max(1)) }
+    }
+
+    /// Of a cluster: as many at a time as there are tasks, on one thread each, unless `jobs` and `OMP_NUM_THREADS` say
+    /// otherwise. What this machine has is no matter.
+    pub fn of_cluster(jobs: Option<usize>, tasks: usize) -> Self {
+        Self { jobs: jobs.unwrap_or(tasks).max(1), threads: set_threads().unwrap_or(1) }
     }
 
     /// Gives a process its threads.
@@ -44,6 +49,10 @@ impl Workers {
             command.env(variable, self.threads.to_string());
         }
     }
+}
+
+fn set_threads() -> Option<usize> {
+    std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok())
 }
 
 /// As `--device` takes it.
@@ -289,7 +298,7 @@ fn is_of_memory(reason: &str) -> bool {
 }
 
 /// libtorch's errors end with a page of C++, and where its allocator failed it has no remedy.
-fn explained(failure: Failure) -> Failure {
+pub(super) fn explained(failure: Failure) -> Failure {
     let ends = ["\\nframe", "\nframe"].iter().filter_map(|end| failure.reason.find(end));
     let reason = failure.reason[..ends.min().unwrap_or(failure.reason.len())].to_owned();
     if !is_of_memory(&reason) {

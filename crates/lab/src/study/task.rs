@@ -3,7 +3,7 @@
 use crate::hash::hex;
 use crate::recipe::Recipe;
 use crate::run::read_json;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_train::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// `task.json`: what a result is a function of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,8 @@ pub(crate) const ARM: &str = "arm.toml";
 pub(crate) const RESULT: &str = "arm.json";
 /// Why there is none, and never will be.
 pub(crate) const DIVERGED: &str = "diverged.json";
+/// Why the last attempt of a worker that nobody listened to has none.
+pub(crate) const FAILED: &str = "failed.json";
 /// Results that another recipe, other data or another program gave.
 const SUPERSEDED: &str = "superseded";
 
@@ -43,12 +48,12 @@ const DIGITS: usize = 12;
 impl Task {
     /// Name of its folder.
     pub(crate) fn name(&self) -> String {
-        format!("{}-seed{}", self.arm, self.seed)
+        task_name(&self.arm, self.seed)
     }
 
     /// As a person reads it.
     pub(crate) fn title(&self) -> String {
-        format!("{} seed {}", self.arm, self.seed)
+        task_title(&self.arm, self.seed)
     }
 
     /// Where it is in a run.
@@ -83,6 +88,7 @@ impl Task {
                     Self { code, ..there }.write(&folder)
                 };
             }
+            self.keep_out(&folder)?;
             move_over(&folder, &there.superseded(run))?;
         } else if folder.exists() {
             let unknown = Self { key: "unknown".to_owned(), code: Vec::new(), ..self.clone() };
@@ -97,9 +103,32 @@ impl Task {
         self.write(&folder)
     }
 
+    /// A folder is not moved from under a process that works in it; one that was told to stop gets time to do so.
+    fn keep_out(&self, folder: &Path) -> Result<()> {
+        if Lock::wait(folder, Duration::from_secs(20), &AtomicBool::new(false))?.is_some() {
+            return Ok(());
+        }
+        let reason = format!(
+            "another process ({}) works on {} as it was planned before: end it, or choose another --out",
+            holder(folder),
+            self.title()
+        );
+        Err(anyhow!(Error::file(folder, reason)))
+    }
+
     fn write(&self, folder: &Path) -> Result<()> {
         Ok(write_atomically(&folder.join(TASK), serde_json::to_string_pretty(self)?.as_bytes())?)
     }
+}
+
+/// Name of the folder of an arm with a seed.
+pub(crate) fn task_name(arm: &str, seed: u64) -> String {
+    format!("{arm}-seed{seed}")
+}
+
+/// The same as a person reads it.
+pub(crate) fn task_title(arm: &str, seed: u64) -> String {
+    format!("{arm} seed {seed}")
 }
 
 /// Whether nothing is left to do in the folder of a task.
@@ -139,6 +168,18 @@ pub(crate) fn holder(folder: &Path) -> String {
 }
 
 impl Lock {
+    /// Waits for it as long as `patience` lasts and no signal comes; whoever has it may be saving its state still.
+    pub(crate) fn wait(folder: &Path, patience: Duration, interrupt: &AtomicBool) -> Result<Option<Self>> {
+        let since = Instant::now();
+        loop {
+            let lock = Self::take(folder)?;
+            if lock.is_some() || since.elapsed() >= patience || interrupt.load(Ordering::Relaxed) {
+                return Ok(lock);
+            }
+            sleep(Duration::from_millis(50));
+        }
+    }
+
     /// None if another process holds it, whose number stands in the file.
     pub(crate) fn take(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(LOCK);

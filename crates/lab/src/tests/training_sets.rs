@@ -3,7 +3,7 @@
 use super::study;
 use crate::arm::Arm;
 use crate::project_root;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Study};
 use heldout_core::{BatchSource, Clock};
 use heldout_weights::AutoencoderModel;
 use serde_json::json;
@@ -13,8 +13,8 @@ const IMAGES: usize = 24;
 const SMALL: [&str; 3] =
     ["data.name=digits", "data.split={held_out=32,n_train=24,seed=0}", "train.batch_size=12"];
 /// A transformer that knows a class for each training image.
-const KNOWS: &str = "model={kind=\"dit\",in_channels=1,out_channels=1,sample_size=8,patch_size=4,depth=1,width=16,\
-                     heads=2,num_classes=24}";
+const KNOWS: &str = "model={kind=\"dit\",in_channels=1,out_channels=1,sample_size=8,patch_size=4,depth=1,\
+                     width=16,heads=2,num_classes=24}";
 
 fn recipe(sets: &[&str]) -> anyhow::Result<Recipe> {
     Ok(study(&[&SMALL[..], sets].concat())?.arms.remove(0).1)
@@ -80,6 +80,16 @@ fn repetition_is_drawn_and_not_measured() {
     says(&["data.repeat=[{images=8,times=4,of=3}]"], &["data.repeat[0]", "of"]);
 }
 
+#[test]
+fn a_smoke_test_has_what_is_left_of_the_groups() {
+    let groups = "data.repeat=[{images=500,times=2},{images=100,times=4},{images=100,times=9}]";
+    let small = study(&["data.split.n_train=1000", groups]).unwrap().smoke().unwrap();
+    let again = Study::parse(&small.resolved).unwrap();
+    let data = &again.arms[0].1.data;
+    assert_eq!(data.repeat.iter().map(|g| (g.images, g.times)).collect::<Vec<_>>(), [(500, 2), (12, 4)]);
+    assert_eq!(data.split.n_train, 512);
+}
+
 /// Row `i` of cached latents is of image `i % n`, whatever its version: so are its times and its label.
 #[test]
 fn versions_of_latents_have_the_times_and_the_label_of_their_image() {
@@ -95,7 +105,8 @@ fn versions_of_latents_have_the_times_and_the_label_of_their_image() {
     AutoencoderModel::fresh(config, Device::Cpu).unwrap().save(&folder.path().join("vae")).unwrap();
     let path = folder.path().display();
     let latent = format!(
-        "latent={{autoencoder=\"{path}/vae\",cache=\"{path}\",copies=3,augment=[{{kind=\"flip\",probability=0.0}}]}}"
+        "latent={{autoencoder=\"{path}/vae\",cache=\"{path}\",copies=3,\
+         augment=[{{kind=\"flip\",probability=0.0}}]}}"
     );
     let sets = [KNOWS, &latent, "data.labels={kind=\"unique\"}", "data.repeat=[{images=6,times=3}]"];
     let recipe = recipe(&[&sets[..], &["model.sample_size=4", "model.patch_size=2"]].concat()).unwrap();

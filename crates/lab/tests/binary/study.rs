@@ -149,6 +149,17 @@ fn arms_of_a_grid_are_compared_in_pairs() {
     let page = fs::read_to_string(place.path("run/report.html")).unwrap();
     assert!(page.contains("Beside few-rate0_002") && page.contains("What the arms cost"));
 
+    // The same runs beside each other, by hand.
+    let slower = ["--set", "train.learning_rate.peak=0.0001", "--set", "arms.many.data.split.n_train=400"];
+    place.succeed(&[&["experiment", "tiny.toml", "--out", "other", "--set", "compare.baseline=few"][..], &slower].concat());
+    place.succeed(&["experiment", "tiny.toml", "--out", "same", "--set", "compare.baseline=few", "--set", "train.learning_rate.peak=0.002"]);
+    let compared = place.succeed(&["compare", "same", "other", "--outcome", "loss_held_out"]);
+    for words in ["train.learning_rate.peak: 0.002 -> 0.0001", "one seed: cannot be told from chance", "note: many of other was measured otherwise (data.split.n_train)"] {
+        assert!(compared.contains(words), "`{words}` is not in: {compared}");
+    }
+    place.fail(&["compare", "same", "same/arms"], 1, &["same/arms", "study.json"]);
+    place.fail(&["compare", "same", "other", "--outcome", "beauty"], 2, &["beauty"]);
+
     let bad = |from: &str, to: &str, words: &[&str]| {
         let path = place.path("tiny.toml");
         let recipe = fs::read_to_string(&path).unwrap();

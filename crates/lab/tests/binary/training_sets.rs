@@ -27,17 +27,18 @@ arms.plain = {}
 arms.none.data.labels = { kind = "none" }
 arms.repeated.data.repeat = [{ images = 4, times = 8 }, { images = 4, times = 2 }]
 arms.skipped.data.split.skip = 16
-arms.true = { model = { num_class_embeds = 17 }, regularization = { augment = [NULL] } }
-arms.random = { data = { labels = { kind = "random", classes = 4, seed = 1 } }, model = { num_class_embeds = 17 }, regularization = { augment = [NULL] } }
-arms.unique = { data = { labels = { kind = "unique" } }, model = { num_class_embeds = 17 }, regularization = { augment = [NULL] } }
+arms.true = { CLASSES }
+arms.random = { CLASSES, data.labels = { kind = "random", classes = 4, seed = 1 } }
+arms.unique = { CLASSES, data.labels = { kind = "unique" } }
 "#;
 
 #[test]
 fn labels_repetition_and_places_are_trained_on() {
     let place = Place::new();
     let null = "{ kind = \"label_dropout\", probability = 0.1, null = 16 }";
+    let classes = format!("model.num_class_embeds = 17, regularization.augment = [{null}]");
     let arms = TINY.lines().find(|line| line.starts_with("arms = ")).unwrap();
-    fs::write(place.path("sets.toml"), TINY.replace(arms, &ARMS.replace("NULL", null))).unwrap();
+    fs::write(place.path("sets.toml"), TINY.replace(arms, &ARMS.replace("CLASSES", &classes))).unwrap();
     place.succeed(&[&["experiment", "sets.toml", "--out", "run"], &FEW[..]].concat());
     let arm = |name: &str| place.path("run/arms").join(format!("{name}-seed0"));
     let samples = |name: &str| fs::read(arm(name).join("final.safetensors")).unwrap();

@@ -42,7 +42,8 @@ fn holds(interval: Option<Interval>, value: f64) -> bool {
     interval.is_some_and(|i| (i.lower..=i.upper).contains(&value))
 }
 
-/// Without an effect, one decision in twenty claims one, as often either way. Pairs share most of what varies with a seed.
+/// Without an effect, one decision in twenty claims one, as often either way. Pairs share most of what varies
+/// with a seed.
 #[test]
 fn false_claims_are_as_rare_as_they_say() {
     const STUDIES: usize = 20_000;
@@ -88,7 +89,8 @@ fn bootstrap_intervals_are_too_narrow() {
     }
 }
 
-/// Ten arms that change nothing: together they make a false claim in one study of twenty, where they would in four of ten.
+/// Ten arms that change nothing: together they make a false claim in one study of twenty, where they would in
+/// four of ten.
 #[test]
 fn a_family_makes_few_false_claims() {
     const STUDIES: usize = 4000;
