@@ -95,6 +95,7 @@ impl AnalysisResult {
 
 /// Mean, least and largest.
 pub(crate) fn summary(values: &[f64]) -> [f64; 3] {
-    let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
     [values.iter().sum::<f64>() / values.len() as f64, low, high]
 }

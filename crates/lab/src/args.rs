@@ -127,6 +127,9 @@ pub(crate) enum Command {
     Report {
         /// The run folder
         run: PathBuf,
+        /// Write the study as Markdown with its figures into this folder instead, as docs/results
+        #[arg(long, value_name = "DIR")]
+        results: Option<PathBuf>,
     },
     /// Compare runs: the arms of the first beside those of the others, paired by seed
     ///

@@ -89,7 +89,12 @@ impl<'a> Arm<'a> {
             .regularization
             .check_shape([channels, height, width])
             .map_err(|e| e.within("regularization"))?;
-        recipe.check_classes(recipe.data.labels.classes(&set, split.train.len()))?;
+        let told = recipe.data.labels.classes(&set, split.train.len());
+        recipe.check_classes(told)?;
+        if recipe.sample.labels.is_some() && (told.is_none() || recipe.model.classes() == 0) {
+            let reason = "train, where the model is told no labels: leave it out, or set data.labels and the model's classes";
+            return Err(anyhow!(Error::config("sample.labels", reason)));
+        }
         let learned = recipe.objective.variance_bound.is_some();
         let needed = if learned { 2 * channels } else { channels };
         if recipe.model.out_channels() != needed {
@@ -182,6 +187,11 @@ impl<'a> Arm<'a> {
         Ok(batch)
     }
 
+    /// What the model is told of each training image, where it is told anything.
+    pub(crate) fn train_labels(&self) -> Option<Vec<i64>> {
+        self.recipe.data.labels.of(&self.set, &self.split.train)
+    }
+
     /// True labels of the held-out images and how many classes there are, for data sets with labels.
     pub(crate) fn held_out_labels(&self) -> Option<(Vec<i64>, usize)> {
         let labels = self.set.labels.as_ref()?;
@@ -201,8 +211,7 @@ impl<'a> Arm<'a> {
         };
         let seed = stream(self.seed, "data", 0, 0);
         let batches = Batches::new(set, indices, size, seed, (0, 1), self.device);
-        let labels = self.recipe.data.labels.of(&self.set, &self.split.train);
-        let labels = labels.map(|labels| self.of_examples(&labels));
+        let labels = self.train_labels().map(|labels| self.of_examples(&labels));
         Ok(batches.map_err(|e| e.within("train"))?.labelled(labels).map_err(|e| e.within("data"))?)
     }
 

@@ -194,8 +194,7 @@ pub(crate) fn compare(config: &CompareConfig, names: &[&str], arms: &[ArmResult]
     let baseline = of(&config.baseline);
     let others = names.iter().filter(|name| **name != config.baseline);
     let others: Vec<(&str, Vec<&ArmResult>)> = others.map(|name| (*name, of(name))).collect();
-    let sides: Vec<Sides<'_>> =
-        others.iter().map(|(name, arm)| (*name, &baseline[..], &arm[..])).collect();
+    let sides: Vec<Sides<'_>> = others.iter().map(|(name, arm)| (*name, &baseline[..], &arm[..])).collect();
     let mut effects = Vec::new();
     for outcome in &config.outcomes {
         effects.extend(compare_pairs(*outcome, &sides)?.into_iter().map(|(_, effect)| effect));

@@ -4,6 +4,7 @@ use crate::adapter::Hints;
 use crate::arm::Arm;
 use crate::assemble::rows_from;
 use crate::captioned::Prompts;
+use crate::recipe::SampleLabels;
 use heldout_core::{Batch, Cond, Result};
 use std::ops::Range;
 use tch::Tensor;
@@ -18,6 +19,8 @@ pub(crate) struct SampleConditions {
     pub(crate) prompts: Option<Prompts>,
     /// What guidance by a CLIP draws samples to, `[P, D]`.
     pub(crate) targets: Option<Tensor>,
+    /// Classes, `[M]`.
+    pub(crate) labels: Option<Tensor>,
 }
 
 impl SampleConditions {
@@ -26,12 +29,13 @@ impl SampleConditions {
     /// # Errors
     /// A text cannot be encoded.
     pub(crate) fn of(&self, range: Range<u64>) -> Result<Cond> {
-        let Self { hints, prompts, targets } = self;
+        let Self { hints, prompts, targets, labels } = self;
         let turn = |all: &Tensor| rows_from(all, range.start, (range.end - range.start) as i64);
         Ok(Cond {
             hint: hints.as_ref().map(turn),
             context: prompts.as_ref().map(|prompts| prompts.context(range.clone())).transpose()?,
             text_embeds: targets.as_ref().map(turn),
+            label: labels.as_ref().map(turn),
             ..Cond::default()
         })
     }
@@ -40,9 +44,14 @@ impl SampleConditions {
 impl Clone for SampleConditions {
     /// The same tensors.
     fn clone(&self) -> Self {
-        let Self { hints, prompts, targets } = self;
+        let Self { hints, prompts, targets, labels } = self;
         let shared = |t: &Option<Tensor>| t.as_ref().map(Tensor::shallow_clone);
-        Self { hints: shared(hints), prompts: prompts.clone(), targets: shared(targets) }
+        Self {
+            hints: shared(hints),
+            prompts: prompts.clone(),
+            targets: shared(targets),
+            labels: shared(labels),
+        }
     }
 }
 
@@ -76,9 +85,11 @@ impl Arm<'_> {
         Ok(Batch::new(rows_from(x, 0, n), Cond { hint, context, ..Cond::default() }))
     }
 
-    /// What `n` samples are told: to follow held-out images, and to show the recipe's prompts.
+    /// What `n` samples are told: to follow held-out images, to show the recipe's prompts, and labels of training images.
     pub(crate) fn sample_conditions(&self, n: usize) -> Result<SampleConditions> {
         let prompts = self.texts.as_ref().map(|texts| texts.prompts.clone());
-        Ok(SampleConditions { hints: self.held_out_hints(n)?, prompts, targets: None })
+        let labels = self.recipe.sample.labels.map(|SampleLabels::Train| self.train_labels());
+        let labels = labels.flatten().map(|labels| Tensor::from_slice(&labels).to_device(self.device));
+        Ok(SampleConditions { hints: self.held_out_hints(n)?, prompts, targets: None, labels })
     }
 }

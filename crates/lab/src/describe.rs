@@ -231,6 +231,15 @@ fn field_of(
         .ok_or("the output does not depend on the input, as at initialisation"))
 }
 
+/// Of one image `[C, H, W]` through a network.
+pub(crate) fn multiply_adds(model: &ModelConfig, image: [i64; 3]) -> Result<u64> {
+    let mut example = model.example(1, Some(image[1]), 1)?;
+    example.sample = [&[1], &image[..]].concat();
+    let config = ComponentConfig::Network(model.clone());
+    check_sides(&config, &example)?;
+    Ok(measure(&config, &example)?.cost.multiply_adds)
+}
+
 fn check_sides(config: &ComponentConfig, example: &Example) -> Result<()> {
     if let [_, channels, height, width] = example.sample[..] {
         config.check_images(channels, height, width).map_err(|e| match e {

@@ -81,15 +81,15 @@ pub use progress::Failure;
 pub use recipe::{DataConfig, Place, Recipe, Study};
 pub use record::{Record, RunInfo};
 pub use regularization::RegularizationConfig;
-pub use report::write as write_report;
+pub use report::{write as write_report, write_results};
 pub use result::{ArmFailure, ArmResult, FinalSamples, LatentCopies, LevelGap, QualityResult, StudyResult};
 pub use run::{Request, RunEnding, check, free_folder, resumed, run, study_folder};
 pub use sample::{SampleRequest, sample};
 pub use space::LatentConfig;
 pub use stop_step::{pilots, stop_step};
 pub use study::{
-    Calibration, Estimate, Executor, Progress, SubmitRequest, Submitted, WorkerEnding, Workers, calibrate,
-    estimates, execute, finish, submit, submit_dry, work, work_alone,
+    Calibration, Equal, Estimate, Executor, Progress, SubmitRequest, Submitted, WorkerEnding, Workers,
+    calibrate, estimates, execute, finish, submit, submit_dry, work, work_alone,
 };
 pub use weights_choice::WeightsChoice;
 

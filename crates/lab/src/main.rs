@@ -13,10 +13,11 @@ use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
-    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunComparison, RunEnding, Study, StudyResult,
-    WorkerEnding, Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose, estimates,
-    export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
-    project_root, recipes, resumed, run, stop_step, study_folder, train_autoencoder, work, write_report,
+    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunComparison, RunEnding, Study,
+    StudyResult, WorkerEnding, Workers, advise, audit_data, calibrate, check, compare_runs, costs,
+    describe_any, diagnose, estimates, export, find_autoencoder, find_fragment, find_recipe, forward,
+    fragments, free_folder, pilots, project_root, recipes, resumed, run, stop_step, study_folder,
+    train_autoencoder, work, write_report, write_results,
 };
 use heldout_train::{StopPrediction, write_atomically};
 use heldout_weights::presets;
@@ -191,7 +192,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 print_comparison(&compared);
             }
         }
-        Command::Report { run } => println!("{}", write_report(&run)?.display()),
+        Command::Report { run, results: Some(folder) } => {
+            println!("{}", write_results(&run, &folder)?.display());
+        }
+        Command::Report { run, results: None } => println!("{}", write_report(&run)?.display()),
         Command::Dataset { path } => {
             println!("{}", Summary::of(&ImageSet::open(&find(&path, &project_root().join("datasets"))?)?)?);
         }
@@ -350,7 +354,8 @@ fn print_comparison(compared: &RunComparison) {
         table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
         for e in &pair.effects {
             let d = &e.difference;
-            let interval = d.interval.map_or_else(String::new, |i| format!(" [{:+.2e}, {:+.2e}]", i.lower, i.upper));
+            let interval =
+                d.interval.map_or_else(String::new, |i| format!(" [{:+.2e}, {:+.2e}]", i.lower, i.upper));
             table.add_row([
                 e.outcome.title().to_owned(),
                 format!("{:.4}", e.mean),

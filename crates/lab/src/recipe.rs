@@ -17,6 +17,7 @@ use crate::dirs::find_fragment;
 use crate::hash::of_text;
 use crate::regularization::RegularizationConfig;
 use crate::space::LatentConfig;
+use crate::study::Equal;
 use anyhow::{Context, Result, bail};
 use grid::expand;
 use heldout_core::{Error, NoiseSchedule, Parameterization};
@@ -169,6 +170,17 @@ pub struct SampleConfig {
     pub samples: usize,
     /// Images of one forward pass.
     pub batch_size: usize,
+    /// Labels that samples are told, in a run and at its end; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<SampleLabels>,
+}
+
+/// Labels that samples are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleLabels {
+    /// Sample `i` that of training image `i`, beginning again after the last: what a model copies when it is asked for it.
+    Train,
 }
 
 /// What is kept.
@@ -321,6 +333,8 @@ pub struct Study {
     pub arms: Vec<(String, Recipe)>,
     /// Where each arm stands in the grid.
     pub places: Vec<Place>,
+    /// Whether arms have as many steps, or as many multiply-adds.
+    pub equal: Equal,
     /// Every arm beside one of them; not compared if absent.
     pub compare: Option<CompareConfig>,
     /// What is asked beyond that.
@@ -363,7 +377,7 @@ impl Study {
         let mut table: Table = toml::from_str(&self.resolved)?;
         let arms = arms.map(|(name, change)| Ok((name, Value::Table(toml::from_str(&change)?))));
         table.insert("arms".to_owned(), Value::Table(arms.collect::<Result<_>>()?));
-        for of_the_old_arms in ["grid", "compare", "analysis"] {
+        for of_the_old_arms in ["grid", "equal", "compare", "analysis"] {
             table.remove(of_the_old_arms);
         }
         Self::from_table(table)
@@ -375,6 +389,7 @@ impl Study {
         let cache = std::env::temp_dir().join(format!("heldout-smoke-{}", std::process::id()));
         self.name = format!("{}-smoke", self.name);
         self.seeds.truncate(1);
+        self.equal = Equal::Steps; // of two steps there is nothing to make equal
         let mut arms = Table::new();
         for (name, recipe) in &mut self.arms {
             recipe.shrink(&cache);
@@ -398,6 +413,7 @@ impl Study {
         let name: String = take(&mut base, "name")?;
         let question: String = take(&mut base, "question")?;
         let seeds: Vec<u64> = take(&mut base, "seeds")?;
+        let equal: Option<Equal> = take_if_there(&mut base, "equal")?;
         let compare: Option<CompareConfig> = take_checked(&mut base, "compare")?;
         let analysis: Option<AnalysisConfig> = take_checked(&mut base, "analysis")?;
         let arms: Option<Table> = take_if_there(&mut base, "arms")?;
@@ -431,7 +447,8 @@ impl Study {
         }
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         compare.as_ref().map_or(Ok(()), |c| c.check(&names)).map_err(|e| e.within("compare"))?;
-        let study = Self { name, question, seeds, arms: found, places, compare, analysis, resolved };
+        let equal = equal.unwrap_or_default();
+        let study = Self { name, question, seeds, arms: found, places, equal, compare, analysis, resolved };
         study.analysis.as_ref().map_or(Ok(()), |a| a.check(&study)).map_err(|e| e.within("analysis"))?;
         Ok(study)
     }

@@ -7,7 +7,8 @@ mod plots;
 mod study;
 mod view;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use heldout_core::Error;
 use heldout_train::write_atomically;
 pub(crate) use load::counted_records;
 use minijinja::{Environment, value::Serde};
@@ -22,6 +23,32 @@ pub fn write(run: &Path) -> Result<PathBuf> {
     let path = run.join("report.html");
     write_atomically(&path, page.as_bytes())?;
     Ok(path)
+}
+
+/// Writes the study of a run as `STUDY.md` into a folder, with its figures in the folder `STUDY` beside it, for a repository.
+pub fn write_results(run: &Path, folder: &Path) -> Result<PathBuf> {
+    let loaded = load::load(run)?;
+    if loaded.result.is_none() {
+        return Err(anyhow!(Error::file(run, "holds no study.json: its study is not finished")));
+    }
+    let name = &loaded.info.recipe;
+    let page = view::page(&loaded)?;
+    let figures = folder.join(name);
+    std::fs::create_dir_all(&figures).map_err(Error::io(&figures))?;
+    for (file, bytes) in page.figures()? {
+        write_atomically(&figures.join(file), &bytes)?;
+    }
+    let text =
+        render("results.md", include_str!("report/results.md"), &Results { page: &page, folder: name })?;
+    let path = folder.join(format!("{name}.md"));
+    write_atomically(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+#[derive(Serialize)]
+struct Results<'a> {
+    page: &'a view::Page,
+    folder: &'a str,
 }
 
 /// A page of this template in the style of all pages.

@@ -73,14 +73,14 @@ pub fn run(request: &Request<'_>) -> Result<RunEnding> {
 pub(crate) fn begin<'a>(
     request: &Request<'a>,
     machine: BTreeMap<String, String>,
-) -> Result<Option<(Plan<'a>, Lock)>> {
+) -> Result<Option<(Plan, Lock)>> {
     let Request { study, folder, .. } = *request;
     check_folder(study, folder)?;
     // Everything that can be wrong with the data is found before a folder is made.
     let Some(plan) = Plan::of(study, request.device, request.interrupt)? else { return Ok(None) };
     let lock = take_folder(request, &plan, machine)?;
     for planned in &plan.tasks {
-        planned.task.place(folder, planned.recipe, request.any_code)?;
+        planned.task.place(folder, &planned.recipe, request.any_code)?;
     }
     Ok(Some((plan, lock)))
 }
@@ -145,11 +145,7 @@ fn check_folder(study: &Study, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn take_folder(
-    request: &Request<'_>,
-    plan: &Plan<'_>,
-    machine: BTreeMap<String, String>,
-) -> Result<Lock> {
+fn take_folder(request: &Request<'_>, plan: &Plan, machine: BTreeMap<String, String>) -> Result<Lock> {
     let Request { study, folder, .. } = request;
     let existed = folder.exists();
     let info = RunInfo {

@@ -108,7 +108,7 @@ fn conditions<'a>(
         None => None,
     };
     let hints = controls(recipe, space, request.control, device)?;
-    let mut told = SampleConditions { hints, prompts, targets: None };
+    let mut told = SampleConditions { hints, prompts, ..SampleConditions::default() };
     let Some(asked) = clip else { return Ok((told, None)) };
     asked.check()?;
     let clip = Clip::open(asked.folder, device)?;

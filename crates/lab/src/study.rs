@@ -1,5 +1,6 @@
 //! Studies: what is left to do, and the processes that do it.
 
+mod equal;
 mod estimate;
 mod in_process;
 mod plan;
@@ -8,6 +9,7 @@ mod submit;
 mod task;
 mod worker;
 
+pub use equal::Equal;
 pub use estimate::{Calibration, Estimate, Progress, calibrate, estimates};
 pub use pool::Workers;
 pub use submit::{Executor, SubmitRequest, Submitted, execute, finish, submit, submit_dry};

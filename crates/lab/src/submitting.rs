@@ -48,8 +48,7 @@ impl Experiment {
         }
         match submit(&request)? {
             Submitted::Waiting(said) => {
-                println!("{said}\nresult:  {}", folder.join("report.html").display());
-                println!("the same command submits again what has no result then");
+                println!("{said}");
                 Ok(ExitCode::SUCCESS)
             }
             Submitted::Done(result) => Ok(report(&result, &folder)),

@@ -16,6 +16,8 @@ mod models;
 mod pipelines;
 #[path = "binary/study.rs"]
 mod study;
+#[path = "binary/submit.rs"]
+mod submit;
 #[path = "binary/techniques.rs"]
 mod techniques;
 #[path = "binary/texts.rs"]

@@ -50,7 +50,8 @@ pub struct AgreementAnalysis {
 
 impl AgreementConfig {
     pub(super) fn check(&self, study: &Study) -> heldout_core::Result<()> {
-        let find = |name: &str| study.arms.iter().zip(&study.places).find(|(_, p)| p.arm.as_deref() == Some(name));
+        let find =
+            |name: &str| study.arms.iter().zip(&study.places).find(|(_, p)| p.arm.as_deref() == Some(name));
         for (field, name) in [("first", &self.first), ("second", &self.second)] {
             let Some(((_, recipe), _)) = find(name) else {
                 return Err(Error::config(field, format!("`{name}` is no arm of the recipe")));
@@ -79,17 +80,11 @@ impl AgreementConfig {
     }
 
     /// The second arm at the place of a first one.
-    fn partner<'a>(
-        &self,
-        study: &'a Study,
-        place: &Place,
-    ) -> Option<&'a (String, Recipe)> {
+    fn partner<'a>(&self, study: &'a Study, place: &Place) -> Option<&'a (String, Recipe)> {
         if place.arm.as_deref() != Some(self.first.as_str()) {
             return None;
         }
-        let same = |p: &Place| {
-            p.arm.as_deref() == Some(self.second.as_str()) && p.values == place.values
-        };
+        let same = |p: &Place| p.arm.as_deref() == Some(self.second.as_str()) && p.values == place.values;
         study.arms.iter().zip(&study.places).find(|(_, p)| same(p)).map(|(arm, _)| arm)
     }
 
@@ -134,7 +129,8 @@ fn point(evidence: &Evidence<'_>, a: &ArmResult, b: &ArmResult) -> Result<Agreem
         side.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone()).unwrap_or_default()
     };
     let near = |side: &[(String, Tensor)]| similarity(&of(side, "samples"), &of(side, "nearest"));
-    let near_floor = |side: &[(String, Tensor)]| similarity(&of(side, "held_out"), &of(side, "held_out_nearest"));
+    let near_floor =
+        |side: &[(String, Tensor)]| similarity(&of(side, "held_out"), &of(side, "held_out_nearest"));
     let (x, y) = (of(&first, "samples"), of(&second, "samples"));
     Ok(AgreementPoint {
         n: a.n_train,

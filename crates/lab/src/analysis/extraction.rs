@@ -106,7 +106,12 @@ impl ExtractionAnalysis {
         let mut arms: Vec<&str> = self.points.iter().map(|p| p.arm.as_str()).collect();
         arms.dedup();
         let mut seen = Vec::new();
-        arms.retain(|a| !seen.contains(a) && { seen.push(a); true });
+        arms.retain(|a| {
+            !seen.contains(a) && {
+                seen.push(a);
+                true
+            }
+        });
         arms
     }
 
@@ -116,7 +121,9 @@ impl ExtractionAnalysis {
             let told = shares.iter().map(|(times, share, by_image)| {
                 format!("{:.0} % of those that stand {times}x ({by_image:.2} copies by image)", 100.0 * share)
             });
-            let rises = shares.len() > 1 && shares.windows(2).all(|w| w[0].1 <= w[1].1) && shares[0].1 < shares[shares.len() - 1].1;
+            let rises = shares.len() > 1
+                && shares.windows(2).all(|w| w[0].1 <= w[1].1)
+                && shares[0].1 < shares[shares.len() - 1].1;
             let grows = match (shares.len(), rises) {
                 (0 | 1, _) => "",
                 (_, true) => ", rising with multiplicity",

@@ -73,8 +73,11 @@ impl GridConfig {
 impl GridAnalysis {
     pub(super) fn answer(&self) -> String {
         let known = || self.cells.iter().filter_map(|c| Some((c, c.value?[0])));
-        let (least, most) = (known().min_by(|a, b| a.1.total_cmp(&b.1)), known().max_by(|a, b| a.1.total_cmp(&b.1)));
-        let (Some(least), Some(most)) = (least, most) else { return "No place of the grid has a result.".to_owned() };
+        let (least, most) =
+            (known().min_by(|a, b| a.1.total_cmp(&b.1)), known().max_by(|a, b| a.1.total_cmp(&b.1)));
+        let (Some(least), Some(most)) = (least, most) else {
+            return "No place of the grid has a result.".to_owned();
+        };
         let [rows, columns] = &self.axes;
         let at = |(cell, value): (&GridCell, f64)| {
             format!("{value:.3} with {rows} {} and {columns} {}", cell.row, cell.column)

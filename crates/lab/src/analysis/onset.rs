@@ -294,7 +294,8 @@ mod tests {
         let make = |n: usize| {
             let onset = 20.0 * (n as f64).powf(exponent);
             let steps = (1..=60).map(|i| f64::from(i) * onset / 20.0);
-            let copies: Curve = steps.clone().map(|s| (s, 1.0 / (1.0 + (9.0 * (onset / s).powi(4))))).collect();
+            let copies: Curve =
+                steps.clone().map(|s| (s, 1.0 / (1.0 + (9.0 * (onset / s).powi(4))))).collect();
             let quality: Curve = steps.map(|s| (s, 0.5 + (-s / 30.0).exp())).collect();
             let point = OnsetPoint {
                 arm: format!("n{n}"),
@@ -323,7 +324,8 @@ mod tests {
                 let expected = 20.0 * (p.n as f64).powf(exponent);
                 assert!((p.memorised.unwrap() / expected - 1.0).abs() < 0.01, "{p:?}");
             }
-            let curves: BTreeMap<usize, Vec<Curve>> = all.into_iter().map(|(p, c, _)| (p.n, vec![c])).collect();
+            let curves: BTreeMap<usize, Vec<Curve>> =
+                all.into_iter().map(|(p, c, _)| (p.n, vec![c])).collect();
             let found = collapse(&curves, 0.1).unwrap();
             assert_eq!(found.over_steps_by_image < 0.1 * found.over_steps, collapses, "{found:?}");
             let stop = stop_check(&points).unwrap().unwrap();

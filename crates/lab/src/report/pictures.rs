@@ -22,7 +22,14 @@ pub(crate) struct Triple {
 
 /// One image `[C, H, W]`, u8, as what `src` takes.
 pub(crate) fn data_uri(image: &Tensor) -> Result<String> {
-    Ok(format!("data:image/png;base64,{}", STANDARD.encode(png(image)?)))
+    Ok(format!("{URI}{}", STANDARD.encode(png(image)?)))
+}
+
+const URI: &str = "data:image/png;base64,";
+
+/// The file that a data URI holds.
+pub(super) fn bytes(uri: &str) -> Result<Vec<u8>> {
+    Ok(STANDARD.decode(uri.trim_start_matches(URI))?)
 }
 
 /// The first images of a set `[n, C, H, W]`, u8, as one picture.

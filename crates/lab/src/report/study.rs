@@ -54,6 +54,16 @@ struct Sheet {
     rows: Vec<Named>,
 }
 
+impl StudyView {
+    /// Names and plots, as pages of results refer to them.
+    pub(super) fn plots(&self) -> impl Iterator<Item = (String, &str)> {
+        let numbered = |what: &'static str| move |i: usize| format!("{what}-{}", i + 1);
+        let (effect, figure) = (numbered("effect"), numbered("figure"));
+        let effects = self.outcomes.iter().enumerate().map(move |(i, o)| (effect(i), o.forest.as_str()));
+        effects.chain(self.figures.iter().enumerate().map(move |(i, f)| (figure(i), f.plot.as_str())))
+    }
+}
+
 pub(super) fn study_view(
     run: &Loaded,
     result: &StudyResult,
@@ -282,7 +292,12 @@ fn extraction_figure(found: &ExtractionAnalysis, shade: Shade<'_>) -> Result<Fig
     let all: Vec<Curve> = found.arms().into_iter().map(line).collect();
     Ok(Figure {
         title: "What comes out again".to_owned(),
-        plot: curves("log2 of how often an image stands in an epoch", "share that came out", Some(-0.03..1.03), &all)?,
+        plot: curves(
+            "log2 of how often an image stands in an epoch",
+            "share that came out",
+            Some(-0.03..1.03),
+            &all,
+        )?,
         caption: format!(
             "Share of training images of which at least one sample is a copy, over all seeds. {:.3} of held-out images would count as copies of some training image.",
             found.floor
@@ -293,7 +308,9 @@ fn extraction_figure(found: &ExtractionAnalysis, shade: Shade<'_>) -> Result<Fig
 fn extraction_table(found: &ExtractionAnalysis) -> Sheet {
     let rows = found.points.iter().map(|p| Named {
         name: p.arm.clone(),
-        cells: [p.seed as usize, p.times, p.images, p.extracted, p.copies, p.samples].map(|n| n.to_string()).to_vec(),
+        cells: [p.seed as usize, p.times, p.images, p.extracted, p.copies, p.samples]
+            .map(|n| n.to_string())
+            .to_vec(),
     });
     Sheet {
         title: "All groups".to_owned(),
@@ -317,14 +334,19 @@ fn grid_table(found: &GridAnalysis) -> Sheet {
             .map(|cell| {
                 let floor = cell.floor.map_or_else(String::new, |f| format!(", floor {f:.3}"));
                 match cell.value {
-                    Some([mean, low, high]) => format!("{} ({} to {}){floor}", number(mean), number(low), number(high)),
+                    Some([mean, low, high]) => {
+                        format!("{} ({} to {}){floor}", number(mean), number(low), number(high))
+                    }
                     None => "–".to_owned(),
                 }
             })
             .collect(),
     };
     Sheet {
-        title: format!("{} over {rows} (rows) and {columns} (columns): mean and range over seeds", found.outcome.title()),
+        title: format!(
+            "{} over {rows} (rows) and {columns} (columns): mean and range over seeds",
+            found.outcome.title()
+        ),
         header: std::iter::once(rows.clone()).chain(top.iter().map(|c| format!("{columns} {c}"))).collect(),
         rows: found.cells.chunk_by(|a, b| a.row == b.row).map(of_row).collect(),
     }

@@ -1,7 +1,7 @@
 //! What the page shows, as values for its template.
 
 use super::load::{Loaded, LoadedArm};
-use super::pictures::{Choice, Triple, sheet, triples};
+use super::pictures::{Choice, Triple, bytes, sheet, triples};
 use super::plots::{Curve, Dot, color, curves, shares};
 use super::study::{StudyView, study_view};
 use crate::adapter::lines;
@@ -148,7 +148,30 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
     })
 }
 
-pub(super) fn hex(c: RGBColor) -> String {
+impl Page {
+    /// Every figure of a page of results, by the name of its file.
+    pub(super) fn figures(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut all = Vec::new();
+        let own = [("f_mem", &self.f_mem), ("quality", &self.quality), ("gap", &self.gap)];
+        for (name, svg) in own {
+            all.extend(svg.iter().map(|svg| (format!("{name}.svg"), on_white(svg))));
+        }
+        if let Some(study) = &self.study {
+            all.extend(study.plots().map(|(name, svg)| (format!("{name}.svg"), on_white(svg))));
+        }
+        for g in self.galleries.iter().filter(|g| g.open) {
+            all.push((format!("samples-{}.png", g.name), bytes(&g.samples)?));
+        }
+        Ok(all)
+    }
+}
+
+/// A plot that stands alone, with the ink that a page would give it.
+fn on_white(svg: &str) -> Vec<u8> {
+    svg.replacen("<svg ", "<svg style=\"background:#fff;color:#000\" ", 1).into_bytes()
+}
+
+fn hex(c: RGBColor) -> String {
     format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2)
 }
 

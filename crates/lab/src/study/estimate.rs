@@ -117,7 +117,7 @@ pub fn estimates(
 }
 
 fn measure(
-    plan: &Plan<'_>,
+    plan: &Plan,
     run: &Path,
     scratch: &Path,
     device: Device,
@@ -140,7 +140,7 @@ fn measure(
     Ok(lines)
 }
 
-pub(super) fn progress(planned: &Planned<'_>, run: &Path, any_code: bool) -> Result<Progress> {
+pub(super) fn progress(planned: &Planned, run: &Path, any_code: bool) -> Result<Progress> {
     let folder = planned.task.folder(run);
     let same = |there: &Task| there.key == planned.task.key && (any_code || there.code == planned.task.code);
     Ok(match Task::read(&folder)? {
@@ -156,12 +156,12 @@ pub(super) fn progress(planned: &Planned<'_>, run: &Path, any_code: bool) -> Res
 }
 
 fn in_process_of_its_own(
-    planned: &Planned<'_>,
+    planned: &Planned,
     scratch: &Path,
     device: Device,
     workers: Workers,
 ) -> Result<Calibration> {
-    planned.task.place(scratch, planned.recipe, false)?;
+    planned.task.place(scratch, &planned.recipe, false)?;
     let folder = planned.task.folder(scratch);
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("arm").arg(&folder).args(["--calibrate", "--device", device_name(device)]);

@@ -12,7 +12,7 @@ use tch::Device;
 
 /// Runs what is left of the plan; the first error ends it. False if a signal came.
 pub(crate) fn run_here(
-    plan: &Plan<'_>,
+    plan: &Plan,
     run: &Path,
     device: Device,
     bar: &Bar,
@@ -24,7 +24,8 @@ pub(crate) fn run_here(
             bar.skip(planned.recipe.train.steps);
             continue;
         }
-        let ending = run_task(&folder, device, bar, interrupt, Duration::MAX).with_context(|| planned.task.title())?;
+        let ending =
+            run_task(&folder, device, bar, interrupt, Duration::MAX).with_context(|| planned.task.title())?;
         if ending == WorkerEnding::Interrupted {
             return Ok(false);
         }

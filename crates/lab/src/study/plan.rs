@@ -5,45 +5,48 @@ use crate::arm::Arm;
 use crate::dirs::project_root;
 use crate::hash::{add_tensors, hex, of_text};
 use crate::recipe::{Recipe, Study};
+use crate::study::equal::equal_compute;
 use crate::study::task::{Task, code_version};
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
 use walkdir::WalkDir;
 
 /// All tasks, those that others build on before them, and the data sets in a line each.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
-    pub(crate) tasks: Vec<Planned<'a>>,
+pub(crate) struct Plan {
+    pub(crate) tasks: Vec<Planned>,
     pub(crate) data: Vec<String>,
 }
 
 /// A task and what it needs.
 #[derive(Debug)]
-pub(crate) struct Planned<'a> {
+pub(crate) struct Planned {
     pub(crate) task: Task,
-    pub(crate) recipe: &'a Recipe,
+    pub(crate) recipe: Rc<Recipe>,
     /// Places in the plan of the tasks that must be done before.
     pub(crate) after: Vec<usize>,
 }
 
-impl<'a> Plan<'a> {
+impl Plan {
     /// Opens the data of every arm once, finding all that can be wrong with it. None if a signal came.
-    pub(crate) fn of(study: &'a Study, device: Device, interrupt: &AtomicBool) -> Result<Option<Self>> {
+    pub(crate) fn of(study: &Study, device: Device, interrupt: &AtomicBool) -> Result<Option<Self>> {
         for latent in study.arms.iter().filter_map(|(_, recipe)| recipe.latent.as_ref()) {
             if !latent.prepare(device, interrupt)? {
                 return Ok(None);
             }
         }
         let root = project_root().join("datasets");
+        let recipes = equal_compute(study, &root)?;
         let mut data = Vec::new();
         let mut contents = Vec::new();
         let mut known: HashMap<String, String> = HashMap::new();
-        for (name, recipe) in &study.arms {
+        for ((name, _), recipe) in study.arms.iter().zip(&recipes) {
             let arm = Arm::open(name, study.seeds[0], recipe, &root, Device::Cpu)?;
             arm.check()?;
             let line = arm.data_line();
@@ -59,10 +62,10 @@ impl<'a> Plan<'a> {
             contents.push(content);
         }
         let code = vec![code_version()?];
-        let mut tasks: Vec<Planned<'_>> = Vec::new();
+        let mut tasks: Vec<Planned> = Vec::new();
         for seed in &study.seeds {
             let first = tasks.len();
-            for ((name, recipe), content) in study.arms.iter().zip(&contents) {
+            for (((name, _), recipe), content) in study.arms.iter().zip(&recipes).zip(&contents) {
                 let bases = recipe.adapter.as_ref().map_or_else(Vec::new, AdapterConfig::bases);
                 let (mut after, mut built_on) = (Vec::new(), Vec::new());
                 for (_, base) in bases {
@@ -76,9 +79,9 @@ impl<'a> Plan<'a> {
                         Base::Path(path) => built_on.push(of_files(Path::new(path))?),
                     }
                 }
-                let key = of_text(&serde_json::to_string(&(recipe, seed, content, built_on))?);
+                let key = of_text(&serde_json::to_string(&(recipe.as_ref(), seed, content, built_on))?);
                 let task = Task { arm: name.clone(), seed: *seed, key, code: code.clone() };
-                tasks.push(Planned { task, recipe, after });
+                tasks.push(Planned { task, recipe: recipe.clone(), after });
             }
         }
         Ok(Some(Self { tasks, data }))

@@ -93,7 +93,7 @@ enum State {
 
 /// Runs what is left of a plan.
 pub(crate) struct Pool<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a Plan,
     run: &'a Path,
     workers: Workers,
     device: Device,
@@ -108,13 +108,7 @@ pub(crate) struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    pub(crate) fn new(
-        plan: &'a Plan<'a>,
-        run: &'a Path,
-        workers: Workers,
-        device: Device,
-        bar: &'a Bar,
-    ) -> Self {
+    pub(crate) fn new(plan: &'a Plan, run: &'a Path, workers: Workers, device: Device, bar: &'a Bar) -> Self {
         let (send, receive) = channel();
         let states = vec![State::Waiting; plan.tasks.len()];
         let (running, failures, peaks) = Default::default();

@@ -109,8 +109,12 @@ pub fn submit(s: &SubmitRequest<'_>) -> Result<Submitted> {
         }
         Executor::Local => told_of_process(&submission, local::start(&program, &folder)?),
     };
-    let logs = quoted(&folder.join(LOGS).to_string_lossy());
-    Ok(Submitted::Waiting(format!("{}{said}\nlogs:    tail -f {logs}/*", survey.left_out())))
+    let (logs, page) = (quoted(&folder.join(LOGS).to_string_lossy()), run.join("report.html"));
+    Ok(Submitted::Waiting(format!(
+        "{}{said}\nlogs:    tail -f {logs}/*\nresult:  {}; the same command submits again what has none then",
+        survey.left_out(),
+        page.display()
+    )))
 }
 
 /// The scripts, and the commands that would submit them; nothing is made. None if a signal came.
@@ -118,7 +122,7 @@ pub fn submit_dry(s: &SubmitRequest<'_>) -> Result<Option<String>> {
     let Request { study, folder: run, device, interrupt, any_code, .. } = s.request;
     check(s)?;
     let Some(plan) = Plan::of(study, device, interrupt)? else { return Ok(None) };
-    let done = |planned: &Planned<'_>| Ok(progress(planned, run, any_code)? == Progress::Done);
+    let done = |planned: &Planned| Ok(progress(planned, run, any_code)? == Progress::Done);
     let code = code_version()?;
     let waiting = waiting(run, s.executor, any_code, &code)?;
     let survey = Survey::of(&plan, run, &waiting, done)?;

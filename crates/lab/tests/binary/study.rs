@@ -149,12 +149,36 @@ fn arms_of_a_grid_are_compared_in_pairs() {
     let page = fs::read_to_string(place.path("run/report.html")).unwrap();
     assert!(page.contains("Beside few-rate0_002") && page.contains("What the arms cost"));
 
+    place.succeed(&["report", "run", "--results", "docs"]);
+    let results = fs::read_to_string(place.path("docs/tiny.md")).unwrap();
+    assert!(results.contains("# Does <it> run?") && results.contains("## Beside few-rate0_002"), "{results}");
+    let linked = results.split("](").skip(1).filter_map(|part| part.split(')').next());
+    assert!(linked.clone().count() >= 8);
+    for link in linked {
+        assert!(place.path("docs").join(link).is_file(), "{link} is not there");
+    }
     // The same runs beside each other, by hand.
     let slower = ["--set", "train.learning_rate.peak=0.0001", "--set", "arms.many.data.split.n_train=400"];
-    place.succeed(&[&["experiment", "tiny.toml", "--out", "other", "--set", "compare.baseline=few"][..], &slower].concat());
-    place.succeed(&["experiment", "tiny.toml", "--out", "same", "--set", "compare.baseline=few", "--set", "train.learning_rate.peak=0.002"]);
+    place.succeed(
+        &[&["experiment", "tiny.toml", "--out", "other", "--set", "compare.baseline=few"][..], &slower]
+            .concat(),
+    );
+    place.succeed(&[
+        "experiment",
+        "tiny.toml",
+        "--out",
+        "same",
+        "--set",
+        "compare.baseline=few",
+        "--set",
+        "train.learning_rate.peak=0.002",
+    ]);
     let compared = place.succeed(&["compare", "same", "other", "--outcome", "loss_held_out"]);
-    for words in ["train.learning_rate.peak: 0.002 -> 0.0001", "one seed: cannot be told from chance", "note: many of other was measured otherwise (data.split.n_train)"] {
+    for words in [
+        "train.learning_rate.peak: 0.002 -> 0.0001",
+        "one seed: cannot be told from chance",
+        "note: many of other was measured otherwise (data.split.n_train)",
+    ] {
         assert!(compared.contains(words), "`{words}` is not in: {compared}");
     }
     place.fail(&["compare", "same", "same/arms"], 1, &["same/arms", "study.json"]);

@@ -33,7 +33,10 @@ pub(super) fn gather(study: &Study, run: &Path) -> Result<StudyResult> {
             let folder = run.join("arms").join(task_name(arm, *seed));
             let planned = Task::read(&folder)?;
             tasks.push(planned.ok_or_else(|| {
-                anyhow!(Error::file(folder, "was not planned: submit the study again, which plans what is missing"))
+                anyhow!(Error::file(
+                    folder,
+                    "was not planned: submit the study again, which plans what is missing"
+                ))
             })?);
         }
     }

@@ -71,8 +71,7 @@ pub(super) fn script_path(path: &Path) -> Result<String> {
 }
 
 /// Options of `sbatch` that the scripts say themselves.
-const OWN: [&str; 7] =
-    ["--array", "--dependency", "--output", "--error", "--open-mode", "--wrap", "--chdir"];
+const OWN: [&str; 7] = ["--array", "--dependency", "--output", "--error", "--open-mode", "--wrap", "--chdir"];
 const OWN_SHORT: [&str; 5] = ["-a", "-d", "-o", "-e", "-D"];
 
 /// Refuses what cannot stand in a script.
@@ -117,7 +116,9 @@ mod tests {
         for good in ["--partition=gpu", "-pgpu", "--gres=gpu:1", "--exclusive", "--comment=a b"] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["--array=0-3", "-a0", "--dependency=afterok:1", "gpu", "-p gpu", "--mem=1G\n#SBATCH --wrap", ""] {
+        for bad in
+            ["--array=0-3", "-a0", "--dependency=afterok:1", "gpu", "-p gpu", "--mem=1G\n#SBATCH --wrap", ""]
+        {
             let said = check(bad).unwrap_err().to_string();
             assert!(said.contains("--sbatch"), "{said}");
         }

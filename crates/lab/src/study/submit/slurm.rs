@@ -97,7 +97,10 @@ pub(super) fn opinion(script: &str) -> Option<String> {
     child.stdin.take()?.write_all(script.as_bytes()).ok()?;
     let out = child.wait_with_output().ok()?;
     let said = String::from_utf8_lossy(&out.stderr).trim().replace('\n', "; ");
-    Some(format!("# {}", if said.is_empty() { "sbatch --test-only has no objections".to_owned() } else { said }))
+    Some(format!(
+        "# {}",
+        if said.is_empty() { "sbatch --test-only has no objections".to_owned() } else { said }
+    ))
 }
 
 /// The command that a person could give instead, for the dry run.

@@ -32,7 +32,7 @@ pub(super) struct Waiting {
 
 /// All tasks of a plan, and which of them are to be submitted.
 pub(super) struct Survey<'a> {
-    pub(super) plan: &'a Plan<'a>,
+    pub(super) plan: &'a Plan,
     standings: Vec<Standing>,
     /// Places of the tasks that are left: those of a level are built on none of their own or a higher level.
     pub(super) levels: Vec<Vec<usize>>,
@@ -41,10 +41,10 @@ pub(super) struct Survey<'a> {
 impl<'a> Survey<'a> {
     /// `done` says of a task whether it has ended.
     pub(super) fn of(
-        plan: &'a Plan<'a>,
+        plan: &'a Plan,
         run: &Path,
         waiting: &HashMap<String, Waiting>,
-        done: impl Fn(&Planned<'_>) -> Result<bool>,
+        done: impl Fn(&Planned) -> Result<bool>,
     ) -> Result<Self> {
         let mut standings = Vec::new();
         for planned in &plan.tasks {
@@ -90,7 +90,9 @@ impl<'a> Survey<'a> {
     pub(super) fn left_out(&self) -> String {
         let count = |of: Standing| self.standings.iter().filter(|s| **s == of).count();
         let mut said = String::new();
-        for (n, what) in [(count(Standing::Done), "done"), (count(Standing::Lost), "without hope of a result")] {
+        for (n, what) in
+            [(count(Standing::Done), "done"), (count(Standing::Lost), "without hope of a result")]
+        {
             if n > 0 {
                 said += &format!("left out: {n} that {} {what}\n", if n == 1 { "is" } else { "are" });
             }
@@ -166,7 +168,7 @@ pub(super) fn waiting(
     Ok(found)
 }
 
-fn levels(plan: &Plan<'_>, standings: &mut [Standing]) -> Result<Vec<Vec<usize>>> {
+fn levels(plan: &Plan, standings: &mut [Standing]) -> Result<Vec<Vec<usize>>> {
     let mut levels: Vec<Vec<usize>> = Vec::new();
     let mut level_of: HashMap<usize, usize> = HashMap::new();
     for (i, planned) in plan.tasks.iter().enumerate() {
@@ -179,7 +181,9 @@ fn levels(plan: &Plan<'_>, standings: &mut [Standing]) -> Result<Vec<Vec<usize>>
                 Standing::Lost => standings[i] = Standing::Lost,
                 Standing::Taken(pid) => {
                     let title = plan.tasks[*base].task.title();
-                    bail!("process {pid} works on {title}, which others are built on: wait for it, or end it");
+                    bail!(
+                        "process {pid} works on {title}, which others are built on: wait for it, or end it"
+                    );
                 }
                 _ => level = level.max(level_of.get(base).map_or(0, |l| l + 1)),
             }

@@ -101,7 +101,8 @@ impl Submission {
     /// Tasks that have not ended, each with its array and its number in it.
     pub(super) fn open<'a>(&'a self, run: &'a Path) -> impl Iterator<Item = (&'a Array, usize, &'a str)> {
         let all = self.arrays.iter();
-        let all = all.flat_map(|array| array.tasks.iter().enumerate().map(move |(i, t)| (array, i, t.as_str())));
+        let all =
+            all.flat_map(|array| array.tasks.iter().enumerate().map(move |(i, t)| (array, i, t.as_str())));
         all.filter(|(_, _, task)| !is_done(&run.join("arms").join(task)))
     }
 
