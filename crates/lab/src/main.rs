@@ -4,6 +4,7 @@ mod args;
 mod measure;
 mod sampling;
 mod submitting;
+mod tables;
 
 use anyhow::Result;
 use args::{Cli, Command, CostArgs, Experiment, RunOptions, Train, TrainAutoencoder};
@@ -13,13 +14,13 @@ use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
-    DiagnoseRequest, ExportRequest, ForwardRequest, Progress, Request, RunComparison, RunEnding, Study,
-    StudyResult, WorkerEnding, Workers, advise, audit_data, calibrate, check, compare_runs, costs,
-    describe_any, diagnose, estimates, export, find_autoencoder, find_fragment, find_recipe, forward,
-    fragments, free_folder, pilots, project_root, recipes, resumed, run, stop_step, study_folder,
-    train_autoencoder, work, write_report, write_results,
+    DiagnoseRequest, ExportRequest, ForwardRequest, Request, RunEnding, Study, StudyResult, WorkerEnding,
+    Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose, estimates,
+    export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
+    project_root, recipes, resumed, run, stop_step, study_folder, train_autoencoder, work, write_report,
+    write_results,
 };
-use heldout_train::{StopPrediction, write_atomically};
+use heldout_train::write_atomically;
 use heldout_weights::presets;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tables::{print_comparison, print_result, print_stop, show_plan};
 use tch::Device;
 
 /// libtorch frees and takes the same large blocks every step: an allocator that keeps its pages saves a third of the time.
@@ -343,34 +345,6 @@ fn start(
     }
 }
 
-fn print_comparison(compared: &RunComparison) {
-    for pair in &compared.pairs {
-        println!("{} of {} beside {}:", pair.arm, pair.run.display(), compared.baseline.display());
-        for [key, ours, theirs] in &pair.changes {
-            println!("  {key}: {ours} -> {theirs}");
-        }
-        let mut table = Table::new();
-        let header = ["", "there", "baseline", "difference [95 %]", "p, adjusted", "seeds", "shows"];
-        table.load_preset(UTF8_FULL_CONDENSED).set_header(header);
-        for e in &pair.effects {
-            let d = &e.difference;
-            let interval =
-                d.interval.map_or_else(String::new, |i| format!(" [{:+.2e}, {:+.2e}]", i.lower, i.upper));
-            table.add_row([
-                e.outcome.title().to_owned(),
-                format!("{:.4}", e.mean),
-                format!("{:.4}", e.baseline_mean),
-                format!("{:+.2e}{interval}", d.mean),
-                e.decision.adjusted_p.map_or_else(String::new, |p| format!("{p:.3}")),
-                d.n.to_string(),
-                e.decision.evidence.to_string(),
-            ]);
-        }
-        println!("{table}\n");
-    }
-    compared.notes.iter().for_each(|note| println!("note: {note}"));
-}
-
 /// The study that is asked for, its folder, and whether results of other builds count.
 fn chosen(recipe: &str, options: RunOptions) -> Result<(Study, PathBuf, bool)> {
     if let Some(folder) = options.resume {
@@ -390,37 +364,7 @@ fn print_plan(recipe: &str, options: RunOptions) -> Result<ExitCode> {
     let Some(plan) = estimates(&study, &folder, device, workers, any_code, &*interruptible()?)? else {
         return Ok(ExitCode::from(130));
     };
-    let mut table = Table::new();
-    table
-        .load_preset(UTF8_FULL_CONDENSED)
-        .set_header(["arm", "seed", "state", "steps", "a step", "time", "memory"]);
-    for line in &plan {
-        let state = match line.progress {
-            Progress::Done => "done",
-            Progress::Begun => "cut, goes on",
-            Progress::Missing => "to do",
-        };
-        let mut cells =
-            vec![line.arm.clone(), line.seed.to_string(), state.to_owned(), line.steps.to_string()];
-        match line.calibration.filter(|_| line.progress != Progress::Done) {
-            Some(c) => cells.extend([
-                format!("{:.0} ms", 1e3 * c.step_seconds),
-                format!("{:.0} s", c.seconds),
-                format!("{:.0} MB", c.peak_rss_bytes as f64 / 1e6),
-            ]),
-            None => cells.extend(["", "", ""].map(str::to_owned)),
-        }
-        table.add_row(cells);
-    }
-    let left = plan.iter().filter(|line| line.progress != Progress::Done);
-    let seconds: f64 = left.filter_map(|line| Some(line.calibration?.seconds)).sum();
-    let Workers { jobs, threads } = workers;
-    println!("{table}\n{}", study.question);
-    println!(
-        "About {:.0} minutes in {}, {jobs} at a time with {threads} threads each; arms that were cut begin where they are.",
-        seconds / jobs as f64 / 60.0,
-        folder.display()
-    );
+    show_plan(&study, &plan, &folder, workers);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -440,63 +384,4 @@ fn print_outcome(result: &StudyResult) -> ExitCode {
         eprintln!("error: {} seed {}: {}", f.name, f.seed, f.reason);
     }
     if result.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn print_result(result: &StudyResult) {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "arm",
-        "seed",
-        "train images",
-        "f_mem [95 %]",
-        "floor",
-        "copier",
-        "loss: train",
-        "held out",
-        "gap",
-        "time",
-    ]);
-    for a in &result.arms {
-        table.add_row([
-            a.name.clone(),
-            a.seed.to_string(),
-            a.n_train.to_string(),
-            format!("{:.3} [{:.3}, {:.3}]", a.f_mem, a.f_mem_ci[0], a.f_mem_ci[1]),
-            format!("{:.3}", a.f_mem_floor),
-            format!("{:.2}", a.f_mem_copier),
-            format!("{:.4}", a.loss_train),
-            format!("{:.4}", a.loss_held_out),
-            format!("{:+.4}", a.loss_held_out - a.loss_train),
-            format!("{:.0} s", a.seconds),
-        ]);
-    }
-    println!("{table}\n\nHeld-out minus training loss, per noise level (log SNR):");
-    let mut gaps = Table::new();
-    let levels = result.arms.first().map_or(&[][..], |a| &a.gap_by_level);
-    let header = ["arm".to_owned(), "seed".to_owned()].into_iter();
-    gaps.load_preset(UTF8_FULL_CONDENSED)
-        .set_header(header.chain(levels.iter().map(|l| l.log_snr.to_string())));
-    for a in &result.arms {
-        let cells = a.gap_by_level.iter().map(|l| format!("{:+.4}", l.gap));
-        gaps.add_row([a.name.clone(), a.seed.to_string()].into_iter().chain(cells));
-    }
-    println!("{gaps}\n\n{}", result.verdict);
-}
-
-fn print_stop(p: &StopPrediction, steps: u64) {
-    println!(
-        "A run on {} images begins to memorise after about {:.0} steps (95 %: {:.0} to {:.0}), {:.1} steps an image.",
-        p.n, p.step, p.lower, p.upper, p.steps_by_image
-    );
-    let error = p.exponent_error.map_or(String::new(), |e| format!(" +- {e:.2}"));
-    println!(
-        "The onset grew with the number of images to the power {:.2}{error}; the prediction takes 1.",
-        p.exponent
-    );
-    p.warning.iter().for_each(|warning| println!("warning: {warning}"));
-    if p.step < steps as f64 {
-        println!("Stop there with --set train.stop_after={:.0}", p.step);
-    } else {
-        println!("Its {steps} steps end before that.");
-    }
 }

@@ -1,7 +1,8 @@
 //! Adapters in recipes: their laws through a run, what they are measured by, and bad input.
 
+use super::kills::survives_kills;
 use super::latent::{LATENT, place_with_autoencoder};
-use super::{Place, TINY, json, survives_kills, text, texts};
+use super::{Place, TINY, json, text, texts};
 use std::fs;
 use std::path::Path;
 use std::process::Output;

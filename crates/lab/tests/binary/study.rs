@@ -1,6 +1,7 @@
 //! Studies: what is done stays, what has changed is made anew, and what fails does not stop the others.
 
-use super::{Place, json, text, timeless};
+use super::kills::timeless;
+use super::{Place, json, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

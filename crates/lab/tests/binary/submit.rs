@@ -1,6 +1,7 @@
 //! Studies that are submitted: the scripts, what is said to SLURM, and the same scripts on this machine.
 
-use super::{Place, TINY, json, last_checkpoint, metrics, text, timeless};
+use super::kills::timeless;
+use super::{Place, TINY, json, last_checkpoint, metrics, text};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

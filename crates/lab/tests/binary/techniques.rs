@@ -1,6 +1,7 @@
 //! Every technique in a recipe, alone and with all others.
 
-use super::{Place, json, metrics, survives_kills, text};
+use super::kills::survives_kills;
+use super::{Place, json, metrics, text};
 use std::fs;
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! Texts through the binary: captions beside images, models that are told of them, and guidance by a CLIP.
 
+use super::kills::survives_kills;
 use super::pipelines::{golden, path};
-use super::{Place, json, last_checkpoint, survives_kills};
+use super::{Place, json, last_checkpoint};
 use heldout_core::FeatureExtractor;
 use heldout_features::{ClipText, ClipTokenizer, ClipVision, Truncation};
 use std::fs;
