@@ -230,6 +230,16 @@ pub(crate) fn compare_pairs(outcome: Outcome, sides: &[Sides<'_>]) -> Result<Vec
     Ok(effects.collect())
 }
 
+/// Four decimals, or three digits of what would be lost.
+pub(crate) fn number(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+}
+
+/// The same with its sign.
+pub(crate) fn signed(value: f64) -> String {
+    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }

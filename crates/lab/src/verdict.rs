@@ -2,7 +2,7 @@
 
 use crate::adapter::AdapterResult;
 use crate::analysis::AnalysisResult;
-use crate::compare::{Comparison, Effect};
+use crate::compare::{Comparison, Effect, signed};
 use crate::recipe::Study;
 use crate::result::ArmResult;
 use heldout_statistics::Evidence;
@@ -43,11 +43,10 @@ fn effects(comparison: &Comparison) -> String {
 }
 
 fn told(e: &Effect) -> String {
+    let mean = signed(e.difference.mean);
     match e.difference.interval {
-        Some(i) => {
-            format!("{} ({:+.2e}, 95 % {:+.2e} to {:+.2e})", e.arm, e.difference.mean, i.lower, i.upper)
-        }
-        None => format!("{} ({:+.2e})", e.arm, e.difference.mean),
+        Some(i) => format!("{} ({mean}, 95 % {} to {})", e.arm, signed(i.lower), signed(i.upper)),
+        None => format!("{} ({mean})", e.arm),
     }
 }
 

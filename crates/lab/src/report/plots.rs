@@ -111,7 +111,9 @@ pub(crate) fn shares(x_label: &str, all: &[Dot]) -> Result<String> {
 /// Differences with their intervals, a row each, around a line at 0.
 pub(crate) fn forest(x_label: &str, all: &[Dot]) -> Result<String> {
     let ends = all.iter().flat_map(|d| [d.interval.0, d.interval.1, d.value]).chain([0.0]);
-    dots(x_label, range(ends.collect::<Vec<_>>().into_iter()), all)
+    let x = range(ends.collect::<Vec<_>>().into_iter());
+    let flat = x.end - x.start < 1e-9; // no difference anywhere
+    dots(x_label, if flat { -1.0..1.0 } else { x }, all)
 }
 
 fn dots(x_label: &str, x: Range<f64>, all: &[Dot]) -> Result<String> {

@@ -6,7 +6,7 @@ use super::view::{Ink, Shade, over_steps};
 use crate::analysis::{
     AgreementAnalysis, AnalysisResult, ExtractionAnalysis, GridAnalysis, OnsetAnalysis, OnsetPoint,
 };
-use crate::compare::{Comparison, Effect};
+use crate::compare::{Comparison, Effect, number, signed};
 use crate::result::{ArmResult, StudyResult};
 use anyhow::Result;
 use heldout_statistics::{Direction, Interval};
@@ -131,6 +131,7 @@ fn effect(e: &Effect) -> Named {
     let within = |i: Option<Interval>| i.map(|i| format!("[{}, {}]", number(i.lower), number(i.upper)));
     let or = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
     let cells = vec![
+        e.decision.evidence.to_string(),
         number(e.mean),
         number(e.baseline_mean),
         format!("{} {}", signed(d.mean), within(d.interval).unwrap_or_default()),
@@ -139,17 +140,8 @@ fn effect(e: &Effect) -> Named {
         or(e.decision.adjusted_p.map(p_value)),
         or(d.d_z_corrected.map(|d| format!("{d:+.2}"))),
         d.n.to_string(),
-        e.decision.evidence.to_string(),
     ];
     Named { name: e.arm.clone(), cells }
-}
-
-fn number(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
-}
-
-fn signed(value: f64) -> String {
-    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
 }
 
 fn p_value(p: f64) -> String {

@@ -32,9 +32,10 @@ impl Workers {
     /// says how many threads each has.
     pub fn new(jobs: Option<usize>, tasks: usize, device: Device) -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        let usual = if device == Device::Cpu { cores.min(tasks) } else { 1 };
+        let set = set_threads();
+        let usual = if device == Device::Cpu { (cores / set.unwrap_or(1)).min(tasks) } else { 1 };
         let jobs = jobs.unwrap_or(usual).max(1);
-        Self { jobs, threads: set_threads().unwrap_or((cores / jobs).max(1)) }
+        Self { jobs, threads: set.unwrap_or((cores / jobs).max(1)) }
     }
 
     /// Of a cluster: as many at a time as there are tasks, on one thread each, unless `jobs` and `OMP_NUM_THREADS` say
@@ -52,7 +53,7 @@ impl Workers {
 }
 
 fn set_threads() -> Option<usize> {
-    std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok())
+    std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0)
 }
 
 /// As `--device` takes it.
