@@ -121,19 +121,28 @@ fn place_with_slurm() -> Place {
                   [ -e refuse ] && [ $n = 2 ] && { echo 'sbatch: error: no such partition' >&2; exit 1; }\n\
                   echo \"Submitted batch job $((6 + n))\"\n";
     let squeue = "#!/bin/bash\ncat queue 2>/dev/null\nexit 0\n";
-    let scancel = "#!/bin/bash\nprintf 'cancel %s\\n' \"$*\" >>\"$TOLD\"\n";
-    for (name, script) in [("sbatch", sbatch), ("squeue", squeue), ("scancel", scancel)] {
-        let path = place.path("bin").join(name);
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let noted = |name: &str| format!("#!/bin/bash\nprintf '{name} %s\\n' \"$*\" >>\"$TOLD\"\n");
+    let [scancel, scontrol] = ["scancel", "scontrol"].map(noted);
+    for (name, script) in
+        [("sbatch", sbatch), ("squeue", squeue), ("scancel", &scancel), ("scontrol", &scontrol)]
+    {
+        write_command(&place.path("bin").join(name), script);
     }
     place
 }
 
+fn write_command(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn path_with_slurm(place: &Place) -> String {
+    format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap())
+}
+
 fn to_slurm(place: &Place, args: &[&str]) -> Output {
-    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
     let args = [&["experiment", "tiny.toml", "--out", RUN, "--submit", "slurm"], args].concat();
-    place.command(&args).env("PATH", path).env("TOLD", place.path("told")).output().unwrap()
+    place.command(&args).env("PATH", path_with_slurm(place)).env("TOLD", place.path("told")).output().unwrap()
 }
 
 #[test]
@@ -208,8 +217,7 @@ fn what_waits_already_is_not_submitted_again() {
     let mut here = place.command(&["experiment", "tiny.toml", "--out", RUN, "--submit", "local"]);
     let out = here.env("PATH", place.path("nowhere")).output().unwrap();
     assert!(out.status.code() == Some(1) && text(&out.stderr).contains("squeue does not start"), "{out:?}");
-    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
-    let out = here.env("PATH", path).output().unwrap();
+    let out = here.env("PATH", path_with_slurm(&place)).output().unwrap();
     assert!(text(&out.stderr).contains("base-seed0 waits already as job 7_0: end that first"), "{out:?}");
 }
 
@@ -235,6 +243,57 @@ fn what_cannot_be_submitted_is_said_before_anything_is_made() {
     fs::write(place.path("refuse"), "").unwrap();
     let out = to_slurm(&place, &[]);
     assert!(out.status.code() == Some(1) && text(&out.stderr).contains("no such partition"), "{out:?}");
-    assert!(fs::read_to_string(place.path("told")).unwrap().ends_with("cancel 7\n"));
+    assert!(fs::read_to_string(place.path("told")).unwrap().ends_with("scancel 7\n"));
     assert!(!place.path(RUN).join("submit/1").exists());
+}
+
+/// Runs the script of the first array with another program, which makes `steps` checkpoints and stops when it is told to;
+/// sends `signal`, and gives what the script says, its status, and what was told to SLURM.
+fn signalled(place: &Place, signal: &str, steps: usize) -> (String, Option<i32>, String) {
+    let program = place.path("program");
+    let body = format!(
+        "#!/bin/bash\ntrap 'exit 130' TERM\nfor i in $(seq {steps}); do mkdir -p \"$2/checkpoints/step-$RANDOM$i\"; done\n\
+         echo ready\nwhile :; do sleep 0.05; done\n"
+    );
+    write_command(&program, &body);
+    let script = fs::read_to_string(place.path(RUN).join("submit/1/array-1.sh")).unwrap();
+    let line = script.lines().find(|l| l.starts_with("program=")).unwrap();
+    let other = script.replace(line, &format!("program={}", program.display()));
+    fs::write(place.path("other.sh"), other).unwrap();
+    let (told, said) = (place.path("told"), place.path("said"));
+    let _ = fs::remove_file(&told);
+    let variables = [("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_CPUS_PER_TASK", "3")];
+    let mut child = Command::new("bash")
+        .arg(place.path("other.sh"))
+        .envs(variables)
+        .env("PATH", path_with_slurm(place))
+        .env("TOLD", &told)
+        .stdout(File::create(&said).unwrap())
+        .stderr(File::options().append(true).open(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    wait_for("the program", || read(&said).contains("ready"));
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    let status = child.wait().unwrap().code();
+    let left =
+        || Command::new("pgrep").arg("-f").arg(place.path("other.sh")).output().unwrap().status.success();
+    wait_for("the end of all that it began", || !left());
+    (read(&said), status, read(&told))
+}
+
+/// Near its time limit a task goes back into the queue, unless another job would do no more; one that was cancelled does not.
+#[test]
+fn a_task_that_is_cut_returns_to_the_queue_if_it_came_further() {
+    let place = place_with_slurm();
+    assert!(to_slurm(&place, &[]).status.success());
+    let (said, status, told) = signalled(&place, "-USR1", 1);
+    assert!(said.contains("base-seed1: job 7_1 on") && said.contains("3 threads"), "{said}");
+    assert!(said.contains("base-seed1: stopped, its state is saved"), "{said}");
+    assert_eq!((status, told.as_str()), (Some(130), "scontrol requeue 7_1\n"));
+    let (said, status, told) = signalled(&place, "-USR1", 0);
+    assert!(said.contains("error: not a step was saved") && said.contains("--sbatch=--time="), "{said}");
+    assert_eq!((status, told.as_str()), (Some(1), ""));
+    let (_, status, told) = signalled(&place, "-TERM", 1);
+    assert_eq!((status, told.as_str()), (Some(130), ""));
 }

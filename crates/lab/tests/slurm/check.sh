@@ -100,10 +100,11 @@ wait_for 1500 queue_empty
 [ "$(cat run-limit/submit/1/log/array-*.log | grep -c 'resumed after step')" -ge 2 ] || fail "it was not cut"
 same whole-limit run-limit
 
-echo "--- a limit within which nothing can be done is said"
-submitted --out run-short --seed 0 --set train.steps=100000 --sbatch=--time=1
-wait_for 300 queue_empty
-grep -q 'within the time limit' run-short/study.json || fail "$(cat run-short/study.json)"
+echo "--- an evaluation that is longer than the time limit is a failure that says so"
+submitted --out run-short --seed 0 --set train.steps=10 --set sample.samples=50000 --sbatch=--time=1 --sbatch=--signal=B:USR1@1
+wait_for 400 queue_empty
+grep -qi 'time limit' run-short/study.json && [ "$(grep -c '"f_mem":' run-short/study.json)" = 0 ] ||
+  fail "$(cat run-short/study.json)"
 
 echo "--- one task cancelled; what is built on it has no result; submitted again, it goes on"
 submitted --out run-cut "${long[@]}"
@@ -121,6 +122,7 @@ same whole-long run-cut
 
 echo "--- all cancelled"
 submitted --out run-none "${long[@]}"
+wait_for 120 has_step run-none/arms/base-seed0
 eval "$(sed -n 's/^cancel: *//p' said)"
 wait_for 60 queue_empty
 sleep 5

@@ -31,16 +31,23 @@ echo "$name: job ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID on $(hostname), $(da
 
 saved() { ls "$folder/checkpoints" 2>/dev/null; }
 before=$(saved)
-worker='' told='' limit=''
+worker='' told='' limit='' watch=''
 # Cancelled, or preempted: SLURM itself puts back what is to go on.
 trap 'told=1; kill -TERM $worker 2>/dev/null' TERM
 # The time limit is near: go on in a job after this one. What cannot be stopped, as an evaluation, is killed and begins again.
-trap 'told=1; limit=1; kill -TERM $worker 2>/dev/null; (sleep 100; kill -KILL $worker) >/dev/null 2>&1 &' USR1
+trap 'told=1; limit=1; kill -TERM $worker 2>/dev/null; patience >/dev/null 2>&1 & watch=$!' USR1
+patience() {
+  trap 'kill $pause; exit' TERM
+  sleep 100 & pause=$!
+  wait $pause
+  kill -0 $$ && kill -KILL $worker
+}
 
 "$program" arm "$folder" --alone{% if device %} --device {{ device }}{% endif %} </dev/null &
 worker=$!
 # A signal ends `wait`, not the worker.
 while told=''; wait $worker; status=$?; [ -n "$told" ]; do :; done
+[ -n "$watch" ] && kill $watch 2>/dev/null
 [ "$status" = 130 ] && echo "$name: stopped, its state is saved"
 
 if [ -n "$limit" ] && { [ "$status" = 130 ] || [ "$status" = 137 ]; }; then

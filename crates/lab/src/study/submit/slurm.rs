@@ -28,8 +28,9 @@ fn output(command: &mut Command) -> Result<Output> {
 fn said(command: &mut Command) -> Result<String> {
     let out = output(command)?;
     if !out.status.success() {
+        let why = String::from_utf8_lossy(&out.stderr).trim().replace('\n', "; "); // it names itself
         let program = command.get_program().to_string_lossy().into_owned();
-        bail!("{program}: {}", String::from_utf8_lossy(&out.stderr).trim().replace('\n', "; "));
+        bail!("{}", if why.is_empty() { format!("{program}: {}", out.status) } else { why });
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
