@@ -138,7 +138,8 @@ pub struct LevelGap {
 pub struct FinalSamples {
     /// Euclidean distance of each sample to the nearest training image.
     pub nearest: Vec<f64>,
-    /// Place of that image in the training set.
+    /// Place of that image in the training set; empty in files of before it was kept.
+    #[serde(default)]
     pub nearest_place: Vec<usize>,
     /// To the second-nearest distinct one.
     pub second_nearest: Vec<f64>,

@@ -60,6 +60,10 @@ impl ExtractionConfig {
             };
             let path = evidence.folder(arm).join("final.json");
             let found: FinalSamples = read_json(&path)?;
+            if found.nearest_place.len() != found.nearest.len() {
+                let reason = "names no places of training images: run the arm again";
+                return Err(Error::file(&path, reason).into());
+            }
             let mut copies = vec![0; arm.n_train];
             let distances = found.nearest.iter().zip(&found.second_nearest).zip(&found.nearest_place);
             for ((nearest, second), place) in distances {
