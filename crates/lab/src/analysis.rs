@@ -13,6 +13,7 @@ pub use onset::{Collapse, OnsetAnalysis, OnsetConfig, OnsetPoint, StopCheck};
 use crate::recipe::Study;
 use crate::record::Record;
 use crate::result::ArmResult;
+use crate::study::task_folder;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub(crate) struct Evidence<'a> {
 
 impl Evidence<'_> {
     fn folder(&self, arm: &ArmResult) -> PathBuf {
-        self.run.join("arms").join(format!("{}-seed{}", arm.name, arm.seed))
+        task_folder(self.run, &arm.name, arm.seed)
     }
 }
 

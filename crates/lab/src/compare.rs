@@ -1,5 +1,6 @@
 //! Every arm beside the baseline, paired by seed.
 
+use crate::recipe::Recipe;
 use crate::result::ArmResult;
 use anyhow::Result;
 use heldout_core::Error;
@@ -147,11 +148,24 @@ impl TryFrom<String> for Outcome {
 
 impl CompareConfig {
     /// Which arm or outcome is not there.
-    pub(crate) fn check(&self, arms: &[&str]) -> heldout_core::Result<()> {
+    pub(crate) fn check(&self, arms: &[(String, Recipe)]) -> heldout_core::Result<()> {
         let Self { baseline, outcomes } = self;
-        if !arms.contains(&baseline.as_str()) {
-            let reason = format!("`{baseline}` is no arm: there are {}", arms.join(", "));
+        if !arms.iter().any(|(name, _)| name == baseline) {
+            let names: Vec<&str> = arms.iter().map(|(name, _)| name.as_str()).collect();
+            let reason = format!("`{baseline}` is no arm: there are {}", names.join(", "));
             return Err(Error::config("baseline", reason));
+        }
+        for metric in outcomes.iter().filter_map(|o| if let Outcome::Metric(m) = o { Some(m) } else { None })
+        {
+            let monitors = |recipe: &Recipe| {
+                recipe.monitor.features.is_some() && recipe.monitor.metrics.contains(metric)
+            };
+            if let Some((name, _)) = arms.iter().find(|(_, recipe)| !monitors(recipe)) {
+                let reason = format!(
+                    "{metric} is not measured in {name}: name a network in monitor.features and the metric in monitor.metrics"
+                );
+                return Err(Error::config("outcomes", reason));
+            }
         }
         if outcomes.is_empty() {
             return Err(Error::config("outcomes", "none: name one at least, as loss_held_out"));

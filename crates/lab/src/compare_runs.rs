@@ -4,6 +4,7 @@ use crate::compare::{Effect, Outcome, Sides, compare_pairs};
 use crate::recipe::read_table;
 use crate::result::{ArmResult, StudyResult};
 use crate::run::{STUDY, read_json};
+use crate::study::{ARM, task_folder};
 use anyhow::{Result, bail};
 use heldout_core::Error;
 use serde::Serialize;
@@ -128,7 +129,7 @@ fn common<'a>(here: &'a StudyResult, there: &'a StudyResult) -> Vec<(&'a str, &'
 
 fn recipe(run: &Path, study: &StudyResult, arm: &str) -> Result<Table> {
     let seed = study.arms.iter().find(|a| a.name == arm).map_or(0, |a| a.seed);
-    read_table(&run.join("arms").join(format!("{arm}-seed{seed}")).join("arm.toml"))
+    read_table(&task_folder(run, arm, seed).join(ARM))
 }
 
 /// Where two recipes differ.

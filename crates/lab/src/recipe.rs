@@ -445,8 +445,7 @@ impl Study {
             found.push((arm, recipe));
             places.push(place);
         }
-        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-        compare.as_ref().map_or(Ok(()), |c| c.check(&names)).map_err(|e| e.within("compare"))?;
+        compare.as_ref().map_or(Ok(()), |c| c.check(&found)).map_err(|e| e.within("compare"))?;
         let equal = equal.unwrap_or_default();
         let study = Self { name, question, seeds, arms: found, places, equal, compare, analysis, resolved };
         study.analysis.as_ref().map_or(Ok(()), |a| a.check(&study)).map_err(|e| e.within("analysis"))?;

@@ -18,4 +18,4 @@ pub use worker::{WorkerEnding, work, work_alone};
 pub(crate) use in_process::run_here;
 pub(crate) use plan::Plan;
 pub(crate) use pool::Pool;
-pub(crate) use task::{Lock, RESULT, Task, holder};
+pub(crate) use task::{ARM, Lock, RESULT, Task, holder, task_folder};

@@ -4,6 +4,7 @@ use crate::record::{Record, RunInfo};
 use crate::result::{ArmResult, FinalSamples, StudyResult};
 use crate::run::{STUDY, read_json};
 use crate::sink::{RECORDS, read_records};
+use crate::study::task_folder;
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_train::Event;
@@ -74,7 +75,7 @@ fn arms(run: &Path, info: &RunInfo) -> impl Iterator<Item = (String, u64, PathBu
     let all = info.seeds.iter().flat_map(|seed| info.arms.iter().map(|name| (name.clone(), *seed)));
     let run = run.to_owned();
     all.map(move |(name, seed)| {
-        let folder = run.join("arms").join(format!("{name}-seed{seed}"));
+        let folder = task_folder(&run, &name, seed);
         (name, seed, folder)
     })
 }

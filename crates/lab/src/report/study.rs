@@ -1,7 +1,7 @@
 //! What a study's page shows before its arms: effects, costs, and what its analysis found.
 
 use super::load::Loaded;
-use super::plots::{Curve, Dot, curves, forest};
+use super::plots::{COLORS, Curve, Dot, curves, forest};
 use super::view::{Ink, Shade, over_steps};
 use crate::analysis::{
     AgreementAnalysis, AnalysisResult, ExtractionAnalysis, GridAnalysis, OnsetAnalysis, OnsetPoint,
@@ -257,8 +257,8 @@ fn header(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
-const ORANGE: RGBColor = RGBColor(213, 94, 0);
-const BLUE: RGBColor = RGBColor(0, 114, 178);
+const ORANGE: RGBColor = COLORS[0];
+const BLUE: RGBColor = COLORS[1];
 
 fn agreement_figure(found: &AgreementAnalysis) -> Result<Figure> {
     let means = found.means();

@@ -58,7 +58,7 @@ impl Task {
 
     /// Where it is in a run.
     pub(crate) fn folder(&self, run: &Path) -> PathBuf {
-        run.join("arms").join(self.name())
+        task_folder(run, &self.arm, self.seed)
     }
 
     /// Reads `task.json` of a folder, if there is one.
@@ -124,6 +124,11 @@ impl Task {
 /// Name of the folder of an arm with a seed.
 pub(crate) fn task_name(arm: &str, seed: u64) -> String {
     format!("{arm}-seed{seed}")
+}
+
+/// Where that folder is in a run.
+pub(crate) fn task_folder(run: &Path, arm: &str, seed: u64) -> PathBuf {
+    run.join("arms").join(task_name(arm, seed))
 }
 
 /// The same as a person reads it.

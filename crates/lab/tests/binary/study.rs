@@ -196,6 +196,7 @@ fn arms_of_a_grid_are_compared_in_pairs() {
     bad("\"few-rate0_002\"", "\"fee\"", &["compare.baseline", "fee", "few-rate0_002"]);
     bad("\"f_mem\"]", "\"f_men\"]", &["compare.outcomes", "f_men", "loss_held_out"]);
     bad("\"f_mem\"]", "\"c_t\"]", &["compare.outcomes", "c_t", "0"]);
+    bad("\"f_mem\"]", "\"fd\"]", &["compare.outcomes", "fd", "monitor.features"]);
     bad("values = [0.002, 0.0001]", "values = []", &["grid.rate.values"]);
     bad("values = [0.002, 0.0001]", "values = [0.002, 0.002]", &["grid", "twice"]);
     bad(

@@ -6,7 +6,7 @@ use crate::recipe::Study;
 use crate::result::StudyResult;
 use crate::run::{conclude, read_json, resumed};
 use crate::sample::recipe_of;
-use crate::study::task::{DIVERGED, FAILED, Lock, RESULT, Task, holder, task_name};
+use crate::study::task::{DIVERGED, FAILED, Lock, RESULT, Task, holder, task_folder};
 use crate::study::worker::check_bases;
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
@@ -30,7 +30,7 @@ pub(super) fn gather(study: &Study, run: &Path) -> Result<StudyResult> {
     let mut tasks = Vec::new();
     for seed in &study.seeds {
         for (arm, _) in &study.arms {
-            let folder = run.join("arms").join(task_name(arm, *seed));
+            let folder = task_folder(run, arm, *seed);
             let planned = Task::read(&folder)?;
             tasks.push(planned.ok_or_else(|| {
                 anyhow!(Error::file(
