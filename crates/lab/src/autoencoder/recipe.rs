@@ -5,6 +5,7 @@ use crate::recipe::{DataConfig, TrainConfig, apply_all, parse, read_table};
 use crate::regularization::RegularizationConfig;
 use anyhow::Result;
 use heldout_core::{Error, Params};
+use heldout_data::LabelConfig;
 use heldout_features::FeaturesConfig;
 use heldout_vae::AutoencoderObjectiveConfig;
 use heldout_weights::AutoencoderConfig;
@@ -116,6 +117,16 @@ impl AutoencoderRecipe {
         ];
         if let Some((field, _)) = least.into_iter().find(|(_, n)| *n == 0) {
             return Err(Error::config(field, "0: at least 1 is needed"));
+        }
+        let DataConfig { name: _, split: _, filter, labels, repeat } = &self.data;
+        let of_denoisers = [
+            ("filter", !filter.is_empty()),
+            ("labels", *labels != LabelConfig::default()),
+            ("repeat", !repeat.is_empty()),
+        ];
+        if let Some((field, _)) = of_denoisers.into_iter().find(|(_, there)| *there) {
+            let reason = "is for denoisers: an autoencoder sees every image of its split once an epoch";
+            return Err(Error::config(format!("data.{field}"), reason));
         }
         self.train.optimizer.check().map_err(|e| e.within("train.optimizer"))?;
         self.train.learning_rate.check().map_err(|e| e.within("train.learning_rate"))?;

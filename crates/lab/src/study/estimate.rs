@@ -8,7 +8,7 @@ use crate::machine::peak_rss_bytes;
 use crate::recipe::{Recipe, Study};
 use crate::sample::recipe_of;
 use crate::study::plan::{Plan, Planned};
-use crate::study::pool::{Workers, device_name};
+use crate::study::pool::{Workers, device_name, own_program};
 use crate::study::task::{Task, is_done};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -163,7 +163,7 @@ fn in_process_of_its_own(
 ) -> Result<Calibration> {
     planned.task.place(scratch, &planned.recipe, false)?;
     let folder = planned.task.folder(scratch);
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(own_program()?);
     command.arg("arm").arg(&folder).args(["--calibrate", "--device", device_name(device)]);
     workers.limit(&mut command);
     let output = command.stdin(Stdio::null()).output().context("a worker does not start")?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -54,6 +54,12 @@ impl Workers {
 
 fn set_threads() -> Option<usize> {
     std::env::var("OMP_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0)
+}
+
+/// This program, also when its file was replaced or removed since it began: all arms of a run are of one build.
+pub(crate) fn own_program() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe"); // in a child before it becomes another program, that of its parent
+    if running.exists() { Ok(running.to_owned()) } else { Ok(std::env::current_exe()?) }
 }
 
 /// As `--device` takes it.
@@ -196,7 +202,7 @@ impl<'a> Pool<'a> {
     fn start(&mut self, i: usize) -> Result<()> {
         let planned = &self.plan.tasks[i];
         let folder = std::path::absolute(planned.task.folder(self.run))?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_program()?);
         command.arg("arm").arg(&folder).args(["--device", device_name(self.device)]);
         self.workers.limit(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

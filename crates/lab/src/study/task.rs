@@ -3,6 +3,7 @@
 use crate::hash::hex;
 use crate::recipe::Recipe;
 use crate::run::read_json;
+use crate::study::pool::own_program;
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_train::write_atomically;
@@ -154,7 +155,7 @@ fn move_over(from: &Path, to: &Path) -> Result<()> {
 
 /// SHA-256 of the running program: whatever changes in it may change a result.
 pub(crate) fn code_version() -> Result<String> {
-    let path = std::env::current_exe()?;
+    let path = own_program()?;
     let mut hash = Sha256::new();
     let mut file = File::open(&path).map_err(Error::io(&path))?;
     std::io::copy(&mut file, &mut hash).map_err(Error::io(&path))?;

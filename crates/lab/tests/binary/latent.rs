@@ -98,6 +98,12 @@ fn autoencoders_that_cannot_be_used_are_errors() {
         2,
         &["regularization.noise"],
     );
+    let repeated = ["--set", "data.repeat=[{images=2,times=4}]"];
+    place.fail(
+        &[&["train-autoencoder", "small.toml", "--out", "x"], &repeated[..]].concat(),
+        2,
+        &["data.repeat", "autoencoder"],
+    );
 
     fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
         [&["train", "tiny.toml", "--out", "out"], more].concat()

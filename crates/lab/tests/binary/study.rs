@@ -116,6 +116,27 @@ fn two_processes_do_not_run_one_study() {
     assert!(out.status.success(), "{}", text(&out.stderr));
 }
 
+/// Whoever builds the program anew while it runs gets all arms of one build.
+#[test]
+fn a_study_ends_with_the_program_that_began_it() {
+    let place = Place::new();
+    let program = place.path("heldout");
+    fs::copy(env!("CARGO_BIN_EXE_heldout"), &program).unwrap();
+    let mut command = place.command(&["experiment", "tiny.toml", "--out", "run", "--jobs", "1"]);
+    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    command = std::process::Command::new(&program);
+    command.args(args).current_dir(place.folder.path()).env("OMP_NUM_THREADS", "1");
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let patience = Instant::now();
+    while !place.path("run/arms/few-seed0/lock").exists() && patience.elapsed() < Duration::from_secs(120) {
+        sleep(Duration::from_millis(20));
+    }
+    fs::remove_file(&program).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(json(&place.path("run/study.json"))["arms"].as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn arms_of_a_grid_are_compared_in_pairs() {
     let place = Place::new();

@@ -1,6 +1,7 @@
 //! What was submitted: `submit/N/submission.json`.
 
 use crate::run::read_json;
+use crate::study::pool::own_program;
 use crate::study::task::{Lock, is_done};
 use anyhow::{Context, Result};
 use heldout_core::Error;
@@ -138,7 +139,7 @@ pub(super) fn last_words(log: &Path, attempt: &str) -> Option<String> {
 pub(super) fn keep_program(run: &Path, code: &str) -> Result<PathBuf> {
     let path = program(run, code);
     if !path.is_file() {
-        let ours = std::env::current_exe()?;
+        let ours = own_program()?;
         let aside = path.with_extension("writing");
         fs::copy(&ours, &aside).map_err(Error::io(&aside))?;
         fs::rename(&aside, &path).map_err(Error::io(&path))?;
