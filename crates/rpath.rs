@@ -6,6 +6,11 @@ pub(crate) fn main() {
         std::env::var("DEP_TCH_LIBTORCH_LIB").or_else(|_| std::env::var("DEP_HELDOUT_CORE_LIBTORCH_LIB"));
     let Ok(lib) = lib else { return };
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    // Nothing refers to it by name, so that the linker would leave it out, and libtorch would find no CUDA.
+    let cuda = std::path::Path::new(&lib).join("libtorch_cuda.so");
+    if cuda.is_file() {
+        println!("cargo::rustc-link-arg=-Wl,--no-as-needed,{},--as-needed", cuda.display());
+    }
     if std::env::var("CARGO_PKG_NAME").is_ok_and(|name| name == "heldout-core") {
         println!("cargo::metadata=LIBTORCH_LIB={lib}");
     }

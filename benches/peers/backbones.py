@@ -4,6 +4,8 @@ and range of the rounds, and the share of a matrix product's speed in the same p
 
     cargo build -p heldout-benches
     python3 benches/peers/backbones.py [rounds] [case ..]
+    DEVICE=cuda python3 ..    on a GPU, with 16 times the rows; DEFAULTS=1 with the settings that libtorch begins with on
+                              both sides, otherwise deterministic and without TF32
     python3 benches/peers/backbones.py accuracy    both beside the peer in f64 (needs `cargo build -p heldout-lab`)
     python3 benches/peers/backbones.py profile     where the peer's training steps go, on one thread"""
 
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 OURS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/backbones"
 HELDOUT = OURS.with_name("heldout")
 THREADS = os.cpu_count()
+DEVICE = os.environ.get("DEVICE", "cpu")
 
 
 def unet(**config):
@@ -62,6 +65,8 @@ def timed(repeats, run):
     for _ in range(repeats + warm_up):
         start = time.perf_counter()
         run()
+        if DEVICE == "cuda":
+            __import__("torch").cuda.synchronize()
         times.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times[warm_up:])
 
@@ -71,7 +76,14 @@ def theirs(folder, network, mode, rows, repeats):
     from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DModel
 
     torch.set_num_threads(THREADS)
-    model = (DiTTransformer2DModel if network == "dit-s-2" else UNet2DModel).from_pretrained(folder)
+    torch.set_default_device(DEVICE)
+    if DEVICE == "cuda" and "DEFAULTS" not in os.environ:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+    model = (DiTTransformer2DModel if network == "dit-s-2" else UNet2DModel).from_pretrained(folder).to(DEVICE)
     size = model.config.sample_size
     x = torch.randn(rows, model.config.in_channels, size, size)
     t = torch.randint(0, 1000, (rows,))
@@ -194,6 +206,8 @@ def main():
             make(network).save_pretrained(f"{folder}/{network}")
         for name in names:
             network, mode, rows, repeats = CASES[name]
+            if DEVICE == "cuda":
+                rows, repeats = rows if mode == "sample" else 16 * rows, 3 * repeats
 
             def share(ours, other):
                 work = 2e-6 * ours[2] * (3 if mode == "step" else 1) / (rows if mode == "sample" else 1)

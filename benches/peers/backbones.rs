@@ -4,7 +4,7 @@
 //! matrix product in GFLOP/s.
 #![allow(unsafe_code, reason = "jemalloc reads its settings from a symbol")]
 
-use heldout_benches::{F32, NoNoise, peak_mib, timed};
+use heldout_benches::{NoNoise, device, peak_mib, timed};
 use heldout_core::{Backbone, Cond, Input, Params, Preconditioned, Sampler};
 use heldout_samplers::{Ddim, TimeGrid};
 use heldout_schedules::{NoiseScheduleConfig, Prediction};
@@ -16,9 +16,9 @@ use tch::{Device, Kind, Tensor};
 heldout_benches::allocator!();
 
 /// GFLOP/s of products of squares of 2048.
-fn product_speed() -> f64 {
+fn product_speed(kind: (Kind, Device)) -> f64 {
     let side = 2048;
-    let (a, b) = (Tensor::randn([side; 2], F32), Tensor::randn([side; 2], F32));
+    let (a, b) = (Tensor::randn([side; 2], kind), Tensor::randn([side; 2], kind));
     let ms = timed(5, || drop(a.matmul(&b)));
     2.0 * (side as f64).powi(3) / ms / 1e6
 }
@@ -27,12 +27,14 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [folder, mode, rows, repeats] = &args[..] else { panic!("FOLDER MODE ROWS REPEATS") };
     let (rows, repeats) = (rows.parse().expect("rows"), repeats.parse().expect("repeats"));
-    let model = Model::open(folder, Device::Cpu, OpenOptions::default()).expect("a model folder");
+    let device = device();
+    let f32 = (Kind::Float, device);
+    let model = Model::open(folder, device, OpenOptions::default()).expect("a model folder");
     let example = model.config.example(rows, None, 77).expect("a shape");
     tch::manual_seed(0);
-    let x = Tensor::randn(&example.sample, F32);
-    let level = Tensor::randint(1000, [rows], F32);
-    let label = (model.config.classes() > 0).then(|| Tensor::randint(10, [rows], (Kind::Int64, Device::Cpu)));
+    let x = Tensor::randn(&example.sample, f32);
+    let level = Tensor::randint(1000, [rows], f32);
+    let label = (model.config.classes() > 0).then(|| Tensor::randint(10, [rows], (Kind::Int64, device)));
     let cond = Cond { label, ..Cond::default() };
     let batch = Input { x: &x, noise_level: &level, cond: &cond, train: true };
     let (out, cost) = tch::no_grad(|| heldout_nn::count(|| model.backbone.forward(batch, &mut ())));
@@ -45,7 +47,7 @@ fn main() {
         _ => sample(model.backbone, &x, repeats),
     };
     let peak = peak_mib();
-    println!("{ms} {peak} {} {}", cost.multiply_adds, product_speed());
+    println!("{ms} {peak} {} {}", cost.multiply_adds, product_speed(f32));
 }
 
 /// Forward, mean squared error, backward, AdamW.

@@ -23,6 +23,18 @@ macro_rules! allocator {
 /// What all tensors are.
 pub const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
+/// Where a run beside a peer takes place, by the variable `DEVICE`; on a GPU with the settings that the binary has, unless
+/// `DEFAULTS` asks for libtorch's own.
+pub fn device() -> Device {
+    if std::env::var("DEVICE").as_deref() != Ok("cuda") {
+        return Device::Cpu;
+    }
+    if std::env::var_os("DEFAULTS").is_none() {
+        heldout_torch_ext::reproducible();
+    }
+    Device::Cuda(0)
+}
+
 /// Zeros, for samplers that draw no noise.
 #[derive(Debug)]
 pub struct NoNoise;
@@ -45,6 +57,9 @@ pub fn timed(repeats: usize, mut run: impl FnMut()) -> f64 {
 pub fn once(run: impl FnOnce()) -> f64 {
     let start = Instant::now();
     run();
+    if tch::Cuda::is_available() {
+        tch::Cuda::synchronize(0); // what was asked of it may not be done yet
+    }
     start.elapsed().as_secs_f64() * 1e3
 }
 

@@ -122,26 +122,20 @@ impl Batches {
 impl BatchSource for Batches {
     fn batch(&mut self, clock: Clock) -> Result<Batch> {
         let places = self.places(clock.step);
+        let index: Vec<i64> = places.iter().map(|p| *p as i64).collect();
+        let index = Tensor::from_slice(&index).to_device(self.device);
         let x_start = match &self.resident {
-            Some(images) => {
-                let rows: Vec<i64> = places.iter().map(|p| *p as i64).collect();
-                let rows = Tensor::from_slice(&rows).to_device(self.device);
-                self.set.values(&images.index_select(0, &rows))
-            }
+            Some(images) => self.set.values(&images.index_select(0, &index)),
             None => {
                 let rows: Vec<usize> = places.iter().map(|p| self.indices[*p]).collect();
                 self.set.on(&rows, self.device)?
             }
         };
-        let labels = self.labels.as_ref().map(|labels| {
+        let label = self.labels.as_ref().map(|labels| {
             let rows: Vec<i64> = places.iter().map(|p| labels[*p]).collect();
             Tensor::from_slice(&rows).to_device(self.device)
         });
-        let index: Vec<i64> = places.iter().map(|p| *p as i64).collect();
-        Ok(Batch {
-            index: Some(Tensor::from_slice(&index).to_device(self.device)),
-            ..Batch::new(x_start, Cond { label: labels, ..Cond::default() })
-        })
+        Ok(Batch { index: Some(index), ..Batch::new(x_start, Cond { label, ..Cond::default() }) })
     }
 }
 

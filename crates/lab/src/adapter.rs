@@ -4,10 +4,12 @@ mod base;
 mod build;
 mod config;
 mod export;
+mod hint_list;
 mod hints;
 mod measure;
 
 pub use config::{AdapterConfig, Base, ControlConfig, DecoupledConfig, LoraArmConfig, PartConfig, T2iConfig};
+pub use hint_list::HintList;
 pub use measure::{AdapterResult, HintMeasure, Interference, SensitivityAt};
 
 pub(crate) use base::{Bases, check_bases, with_base_model};

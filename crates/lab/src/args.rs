@@ -40,7 +40,7 @@ pub(crate) enum Command {
         /// Nobody listens: tell of it in lines for people, and stop at signals alone
         #[arg(long, conflicts_with = "calibrate")]
         alone: bool,
-        /// cpu, or cuda; by default cuda where libtorch finds it
+        /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
         #[arg(long, value_parser = device)]
         device: Option<Device>,
     },
@@ -187,7 +187,7 @@ pub(crate) struct RunOptions {
     /// Arms that run side by side; as many as there are cores by default, as far as memory allows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroUsize))]
     pub(crate) jobs: Option<NonZeroUsize>,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -274,7 +274,7 @@ pub(crate) struct CostArgs {
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -336,7 +336,7 @@ pub(crate) struct Forward {
     pub(crate) gradients: bool,
     #[command(flatten)]
     pub(crate) layout: Layout,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -407,7 +407,7 @@ pub(crate) struct Diagnose {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) weights: Weights,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -426,7 +426,7 @@ pub(crate) struct TrainAutoencoder {
     /// Folder of the run; runs/autoencoder-RECIPE by default
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -464,12 +464,18 @@ fn executor(text: &str) -> Result<Executor, String> {
 }
 
 pub(crate) fn device(text: &str) -> Result<Device, String> {
-    match text {
-        "cpu" => Ok(Device::Cpu),
-        "cuda" if Device::cuda_if_available().is_cuda() => Ok(Device::Cuda(0)),
-        "cuda" => {
-            Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned())
-        }
-        _ => Err("is neither cpu nor cuda".to_owned()),
+    if text == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    let place = match text.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|place| place.parse::<usize>().ok()),
+        None => None,
+    };
+    let place = place.ok_or("is none of cpu, cuda and cuda:N")?;
+    match tch::Cuda::device_count() {
+        n if place < n.max(0) as usize => Ok(Device::Cuda(place)),
+        0 => Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned()),
+        n => Err(format!("there are {n} GPUs, cuda:0 to cuda:{}", n - 1)),
     }
 }

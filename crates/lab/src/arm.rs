@@ -51,7 +51,7 @@ pub(crate) struct Arm<'a> {
     pub(crate) texts: Option<TextConditions>,
     /// Where training batches come from, if not from the images.
     latents: Option<Rc<LatentCache>>,
-    /// Where the bases of its adapter are; absent as long as they need not be there.
+    /// Where the models are that it is built on; absent as long as they need not be there.
     pub(crate) bases: Option<Bases>,
 }
 

@@ -1,5 +1,6 @@
 //! Every arm beside the baseline, paired by seed.
 
+use crate::adapter::AdapterResult;
 use crate::recipe::Recipe;
 use crate::result::ArmResult;
 use anyhow::Result;
@@ -16,6 +17,9 @@ use std::str::FromStr;
 pub struct CompareConfig {
     /// The arm that all others stand beside.
     pub baseline: String,
+    /// Those that stand beside it; all others if absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arms: Vec<String>,
     /// By what; the first one decides the answer.
     pub outcomes: Vec<Outcome>,
 }
@@ -38,13 +42,17 @@ pub enum Outcome {
     Quality,
     /// F1 of the edges of samples beside those that they were given.
     EdgeF1,
+    /// Distance of samples to the hints that they were given, relative to that of samples without them.
+    HintDistance,
+    /// How varied samples of one hint are, relative to samples without one.
+    Diversity,
     /// Of the recipe's `monitor.metrics`, against held-out images where the metric compares two sets.
     Metric(FeatureMetric),
 }
 
-use Outcome::{EdgeF1, FMem, FMemTransformed, Gap, LossHeldOut, LossTrain, Quality};
+use Outcome::{Diversity, EdgeF1, FMem, FMemTransformed, Gap, HintDistance, LossHeldOut, LossTrain, Quality};
 
-const NAMES: [(Outcome, &str, &str); 7] = [
+const NAMES: [(Outcome, &str, &str); 9] = [
     (LossHeldOut, "loss_held_out", "held-out loss"),
     (LossTrain, "loss_train", "training loss"),
     (Gap, "gap", "held-out minus training loss"),
@@ -52,6 +60,8 @@ const NAMES: [(Outcome, &str, &str); 7] = [
     (FMemTransformed, "f_mem_transformed", "memorised fraction with flips and shifts"),
     (Quality, "quality", "distance to held-out images"),
     (EdgeF1, "edge_f1", "F1 of edges"),
+    (HintDistance, "hint_distance", "distance to the hints that were given, relative to none"),
+    (Diversity, "diversity", "variety of the samples of a hint, relative to none"),
 ];
 
 impl Outcome {
@@ -76,6 +86,7 @@ impl Outcome {
         use FeatureMetric::{AuthPct, Coverage, Density, Precision, Realism, Recall, Vendi};
         match self {
             Self::EdgeF1
+            | Self::Diversity
             | Self::Metric(Precision | Recall | Density | Coverage | Realism | AuthPct | Vendi) => {
                 Direction::HigherIsBetter
             }
@@ -93,6 +104,8 @@ impl Outcome {
             Self::FMemTransformed => Some(arm.f_mem_transformed.model.value),
             Self::Quality => Some(arm.quality.value),
             Self::EdgeF1 => arm.adapter.as_ref().map(|a| a.edge_f1),
+            Self::HintDistance => arm.adapter.as_ref().and_then(AdapterResult::hint_distance),
+            Self::Diversity => arm.adapter.as_ref().and_then(|a| a.diversity),
             Self::Metric(metric) => {
                 let named = |name: &str| name.split('(').next() == Some(metric.title());
                 let (_, found) = arm.metrics.iter().find(|(name, _)| named(name))?;
@@ -149,18 +162,21 @@ impl TryFrom<String> for Outcome {
 impl CompareConfig {
     /// Which arm or outcome is not there.
     pub(crate) fn check(&self, arms: &[(String, Recipe)]) -> heldout_core::Result<()> {
-        let Self { baseline, outcomes } = self;
-        if !arms.iter().any(|(name, _)| name == baseline) {
-            let names: Vec<&str> = arms.iter().map(|(name, _)| name.as_str()).collect();
-            let reason = format!("`{baseline}` is no arm: there are {}", names.join(", "));
-            return Err(Error::config("baseline", reason));
+        let Self { baseline, arms: others, outcomes } = self;
+        let named = std::iter::once(("baseline", baseline)).chain(others.iter().map(|name| ("arms", name)));
+        for (field, name) in named {
+            if !arms.iter().any(|(known, _)| known == name) {
+                let names: Vec<&str> = arms.iter().map(|(name, _)| name.as_str()).collect();
+                let reason = format!("`{name}` is no arm: there are {}", names.join(", "));
+                return Err(Error::config(field, reason));
+            }
         }
         for metric in outcomes.iter().filter_map(|o| if let Outcome::Metric(m) = o { Some(m) } else { None })
         {
             let monitors = |recipe: &Recipe| {
                 recipe.monitor.features.is_some() && recipe.monitor.metrics.contains(metric)
             };
-            if let Some((name, _)) = arms.iter().find(|(_, recipe)| !monitors(recipe)) {
+            if let Some((name, _)) = arms.iter().find(|(name, recipe)| self.has(name) && !monitors(recipe)) {
                 let reason = format!(
                     "{metric} is not measured in {name}: name a network in monitor.features and the metric in monitor.metrics"
                 );
@@ -171,6 +187,11 @@ impl CompareConfig {
             return Err(Error::config("outcomes", "none: name one at least, as loss_held_out"));
         }
         Ok(())
+    }
+
+    /// Whether an arm takes part.
+    fn has(&self, name: &str) -> bool {
+        name == self.baseline || self.arms.is_empty() || self.arms.iter().any(|arm| arm == name)
     }
 }
 
@@ -206,7 +227,7 @@ pub struct Effect {
 pub(crate) fn compare(config: &CompareConfig, names: &[&str], arms: &[ArmResult]) -> Result<Comparison> {
     let of = |name: &str| arms.iter().filter(|a| a.name == name).collect::<Vec<_>>();
     let baseline = of(&config.baseline);
-    let others = names.iter().filter(|name| **name != config.baseline);
+    let others = names.iter().filter(|name| **name != config.baseline && config.has(name));
     let others: Vec<(&str, Vec<&ArmResult>)> = others.map(|name| (*name, of(name))).collect();
     let sides: Vec<Sides<'_>> = others.iter().map(|(name, arm)| (*name, &baseline[..], &arm[..])).collect();
     let mut effects = Vec::new();

@@ -23,6 +23,8 @@ use tch::{Kind, Tensor};
 pub(crate) const FLOOR_IMAGES: i64 = 1000;
 /// Samples of the copier: it scores 1 by construction, so that few show it.
 const COPIER_SAMPLES: u64 = 64;
+/// Hints that are followed a second time, with other noise, to see how much they leave open.
+const AGAIN: u64 = 64;
 /// Images of the grid that is kept as a picture.
 const GRID: i64 = 64;
 
@@ -94,10 +96,21 @@ pub(crate) fn evaluate(
         None => None,
         Some(adaptation) => {
             let n = recipe.sample.samples as u64;
+            let seed = stream(seed, "samples again", 0, 0);
+            let again = 0..n.min(AGAIN);
+            let again = generate(
+                denoiser.as_ref(),
+                &recipe.sample,
+                (space, &|range| told.of(range)),
+                again,
+                seed,
+                arm.device,
+            )?;
+            let again = space.to_images(&again, rows);
             let told = SampleConditions { hints: None, ..told.clone() };
             let plain = sample(denoiser.as_ref(), &recipe.sample, n, &|range| told.of(range))?;
             let plain = space.to_images(&plain, rows);
-            let samples = Samples { hinted: &generated, unconditional: &plain };
+            let samples = Samples { hinted: &generated, unconditional: &plain, again: &again };
             measure(arm, (model, adaptation), samples, &rows_from(&arm.held_out, 0, n as i64))?
         }
     };

@@ -45,7 +45,7 @@ mod verdict;
 mod weights_choice;
 
 pub use adapter::{
-    AdapterConfig, AdapterResult, Base, ControlConfig, DecoupledConfig, HintMeasure, Interference,
+    AdapterConfig, AdapterResult, Base, ControlConfig, DecoupledConfig, HintList, HintMeasure, Interference,
     LoraArmConfig, PartConfig, SensitivityAt, T2iConfig,
 };
 pub use advise::advise;

@@ -25,8 +25,20 @@ pub(crate) fn machine(device: tch::Device, workers: Option<Workers>) -> BTreeMap
         ("arms side by side".to_owned(), jobs.to_string()),
         ("memory".to_owned(), format!("{gib:.0} GiB")),
         ("operating system".to_owned(), os),
-        ("device".to_owned(), format!("{device:?}")),
+        ("device".to_owned(), device_title(device)),
     ])
+}
+
+/// The device, a GPU with the names that its driver has for it.
+fn device_title(device: tch::Device) -> String {
+    let tch::Device::Cuda(place) = device else { return format!("{device:?}") };
+    let asked = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
+    let told = std::process::Command::new("nvidia-smi").args(asked).arg(format!("--id={place}")).output();
+    let name = told
+        .ok()
+        .filter(|o| o.status.success())
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    name.map_or_else(|| format!("cuda:{place}"), |name| format!("cuda:{place}, {name}"))
 }
 
 /// Memory of the machine, or of the group of processes that this one belongs to; 0 if the system does not say.
@@ -41,7 +53,7 @@ pub(crate) fn total_memory() -> u64 {
 pub(crate) fn versions() -> BTreeMap<String, String> {
     BTreeMap::from([
         ("heldout".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("libtorch".to_owned(), "2.13.0".to_owned()), // tch checks it when it is built
+        ("libtorch".to_owned(), heldout_torch_ext::libtorch_version().to_owned()),
     ])
 }
 

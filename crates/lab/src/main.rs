@@ -41,6 +41,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub static MALLOC_CONF: &[u8; 65] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always,metadata_thp:auto\0";
 
 fn main() -> ExitCode {
+    if Device::cuda_if_available().is_cuda() {
+        heldout_torch_ext::reproducible();
+    }
     match dispatch(Cli::parse().command) {
         Ok(code) => code,
         Err(e) => {

@@ -202,7 +202,7 @@ pub(crate) struct Audit {
     /// Print the JSON instead of the verdict
     #[arg(long)]
     json: bool,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = super::args::device)]
     device: Option<Device>,
 }

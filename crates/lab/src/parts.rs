@@ -1,14 +1,16 @@
 //! The parts of an arm's training.
 
-use crate::adapter::{Adaptation, Hinted};
+use crate::adapter::{self, Adaptation, Hinted};
 use crate::arm::Arm;
 use crate::assemble::{Assembled, Loss, model};
 use crate::captioned::Captioned;
 use crate::clip::clip_images;
 use crate::conditions::Side;
 use crate::frozen::frozen;
+use crate::recipe::INITIAL_WEIGHTS;
 use crate::regularization::held_out_loss;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use heldout_adapters::copy_weights;
 use heldout_core::{
     Backbone, BatchSource, Clock, Cond, Error, Input, NoiseSchedule, Params, Preconditioned, Recorder, Site,
     Update, stream,
@@ -40,6 +42,7 @@ impl Arm<'_> {
     pub(crate) fn parts(&self) -> Result<Parts> {
         let made = model(self.recipe, &self.space, (self.seed, self.bases.as_ref()), self.device)?;
         let Assembled { vars, model, loss, adaptation } = made;
+        self.start_weights(&vars)?;
         let schedule = loss.schedule.clone();
         let mut data = self.source()?;
         self.check_input(model.backbone.as_ref(), data.as_mut())?;
@@ -49,6 +52,19 @@ impl Arm<'_> {
         let techniques = &self.recipe.regularization;
         let update = techniques.update(&self.recipe.train, Params::of(&vars)).map_err(within)?;
         Ok(Parts { model, adaptation, schedule, parameters, data, objective, update })
+    }
+
+    /// Those of another model, where the recipe names one.
+    fn start_weights(&self, vars: &nn::VarStore) -> Result<()> {
+        let Some(base) = &self.recipe.initial_weights else { return Ok(()) };
+        let (recipe, space, bases) = (self.recipe, &self.space, self.bases.as_ref());
+        let site = adapter::Site { recipe, space, seed: self.seed, device: self.device, bases };
+        let Some((path, model)) = site.opened(INITIAL_WEIGHTS, base)? else { return Ok(()) };
+        let not_of_the_network = ["schedule.", "uncertainty."];
+        copy_weights(&model.vars, vars, &not_of_the_network).map_err(|e| {
+            let reason = format!("{}: has another network: {e}", path.display());
+            anyhow!(Error::config(INITIAL_WEIGHTS, reason))
+        })
     }
 
     /// Batches with all that is done to them.

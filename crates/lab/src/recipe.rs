@@ -9,7 +9,7 @@ pub use grid::Place;
 
 pub(crate) use tables::{apply_all, parse, read_table};
 
-use crate::adapter::{AdapterConfig, check_bases, with_base_model};
+use crate::adapter::{AdapterConfig, Base, check_bases, with_base_model};
 use crate::analysis::AnalysisConfig;
 use crate::captioned::{self, TextConfig};
 use crate::compare::CompareConfig;
@@ -33,6 +33,9 @@ use tables::{merge, take, take_checked, take_if_there, with_fragments};
 use tch::{Device, Tensor, nn};
 use toml::{Table, Value};
 
+/// The place of the model whose weights a run starts with.
+pub(crate) const INITIAL_WEIGHTS: &str = "initial_weights";
+
 /// One training run, completely described.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,9 @@ pub struct Recipe {
     /// What is trained beside a base that keeps its weights; the network itself if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterConfig>,
+    /// A model of the same network whose evaluated weights this one starts with; drawn by the seed if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_weights: Option<Base>,
     /// Texts as conditions; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextConfig>,
@@ -209,6 +215,10 @@ impl Recipe {
         self.latent.as_ref().map_or(Ok(()), LatentConfig::check).map_err(|e| e.within("latent"))?;
         if let Some(adapter) = &self.adapter {
             adapter.check(self).map_err(|e| e.within("adapter"))?;
+            if self.initial_weights.is_some() {
+                let reason = "beside an adapter, whose base says where its weights come from: leave it out";
+                return Err(Error::config(INITIAL_WEIGHTS, reason));
+            }
         }
         let loss = crate::assemble::Loss::new(self, &nn::VarStore::new(Device::Cpu).root())?;
         self.check_levels(loss.schedule.as_ref())?;
@@ -293,6 +303,14 @@ impl Recipe {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Every model that must be there before, by the name of its place: what an adapter is added to, and what the weights
+    /// start with.
+    pub(crate) fn bases(&self) -> Vec<(String, &Base)> {
+        let mut all = self.adapter.as_ref().map_or_else(Vec::new, AdapterConfig::bases);
+        all.extend(self.initial_weights.as_ref().map(|base| (INITIAL_WEIGHTS.to_owned(), base)));
+        all
     }
 
     /// SHA-256 of the recipe and the seed: names what a checkpoint belongs to.

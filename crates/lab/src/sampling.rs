@@ -39,7 +39,7 @@ pub(crate) struct Sample {
     pub(crate) pipeline: PipelineOptions,
     #[command(flatten)]
     pub(crate) clip: ClipOptions,
-    /// cpu, or cuda; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }

@@ -46,7 +46,7 @@ impl Dynamic {
     /// Time of `inner`, and its derivative by time.
     fn warp(&self, t: &Tensor) -> (Tensor, Tensor) {
         let bins = self.bins();
-        let place: Tensor = t * bins as f64;
+        let place: Tensor = t.to_device(self.knots.device()) * bins as f64;
         let index = place.floor().clamp(0.0, (bins - 1) as f64).to_kind(Kind::Int64);
         let left = self.knots.index_select(0, &index);
         let rise = self.knots.index_select(0, &(&index + 1)) - &left;
@@ -81,7 +81,7 @@ impl NoiseSchedule for Dynamic {
     }
 
     fn time_of(&self, log_snr: &Tensor) -> Tensor {
-        let inner = self.inner.time_of(log_snr);
+        let inner = self.inner.time_of(log_snr).to_device(self.knots.device());
         let bins = self.bins();
         let index =
             (inner.searchsorted(&self.knots, false, true, "right", None::<Tensor>) - 1).clamp(0, bins - 1);

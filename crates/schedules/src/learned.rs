@@ -52,6 +52,7 @@ impl LearnedSchedule {
         let positive = |w: &Tensor| w.to_kind(Kind::Double).softplus();
         let [first, second, third] = [0, 1, 2].map(|i| positive(&self.weights[i]));
         let bias = self.bias.to_kind(Kind::Double);
+        let t = &t.to_device(bias.device());
         let raw = |t: &Tensor| {
             let line = t * &first;
             let hidden = (line.unsqueeze(1) * &second + &bias).sigmoid();
@@ -88,7 +89,7 @@ impl NoiseSchedule for LearnedSchedule {
     }
 
     fn time_of(&self, log_snr: &Tensor) -> Tensor {
-        let aim = -log_snr;
+        let aim = -log_snr.to_device(self.bias.device());
         let (mut low, mut high) = (aim.zeros_like(), aim.ones_like());
         tch::no_grad(|| {
             for _ in 0..50 {

@@ -5,4 +5,5 @@
 #include "conv.cpp"
 #include "modulate.cpp"
 #include "norm.cpp"
+#include "settings.cpp"
 #include "shim.cpp"

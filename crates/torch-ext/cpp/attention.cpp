@@ -106,6 +106,39 @@ struct Blockwise : torch::autograd::Function<Blockwise> {
   }
 };
 
+/// The kernels of other devices have no derivative of their own backward pass either; which of them libtorch takes is its
+/// matter, so that its own graph is kept.
+struct Elsewhere : torch::autograd::Function<Elsewhere> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v) {
+    const bool q_wanted = q.requires_grad(), k_wanted = k.requires_grad(), v_wanted = v.requires_grad();
+    at::AutoGradMode recording(true);
+    const Tensor q_ = q.detach().requires_grad_(q_wanted), k_ = k.detach().requires_grad_(k_wanted),
+                 v_ = v.detach().requires_grad_(v_wanted);
+    const Tensor out = at::scaled_dot_product_attention(q_, k_, v_);
+    ctx->save_for_backward({q, k, v});
+    ctx->saved_data["out"] = out;
+    ctx->saved_data["inputs"] = std::vector<Tensor>{q_, k_, v_};
+    return out.detach();
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const auto saved = ctx->get_saved_variables();
+    if (at::GradMode::is_enabled())
+      return composed_gradients({saved[0], saved[1], saved[2]}, gradients[0],
+                                [](const variable_list& x) { return composed(x[0], x[1], x[2]); });
+    const std::vector<Tensor> inputs = ctx->saved_data["inputs"].toTensorVector();
+    variable_list wanted;
+    for (const auto& t : inputs)
+      if (t.requires_grad()) wanted.push_back(t);
+    const auto found = torch::autograd::grad({ctx->saved_data["out"].toTensor()}, wanted, {gradients[0]},
+                                             /*retain_graph=*/true);
+    variable_list all;
+    size_t next = 0;
+    for (const auto& t : inputs) all.push_back(t.requires_grad() ? found[next++] : Tensor());
+    return all;
+  }
+};
+
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v) {
   TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.sizes() == k.sizes() && q.size(0) == k.size(0) &&
                   q.size(1) == k.size(1) && q.size(3) == k.size(3),
@@ -114,7 +147,8 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v) {
   const bool ours = plain(q) && plain(k) && plain(v) && q.scalar_type() == k.scalar_type() &&
                     q.scalar_type() == v.scalar_type() && q.numel() > 0 && k.numel() > 0;
   if (q.is_meta()) return composed(q, k, v);
-  if (!ours) return at::scaled_dot_product_attention(q, k, v);
+  if (!ours)
+    return recorded({q, k, v}) ? Elsewhere::apply(q, k, v) : at::scaled_dot_product_attention(q, k, v);
   const Tensor q_ = with_rows(q), k_ = with_rows(k), v_ = with_rows(v);
   if (q.size(3) <= WIDEST)
     return recorded({q, k, v}) ? Attend::apply(q_, k_, v_) : forward(q_, k_, v_).first;

@@ -83,6 +83,8 @@ unsafe extern "C" {
         h: *const C_tensor,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    pub(crate) fn heldout_reproducible() -> *mut c_char;
+    pub(crate) fn heldout_libtorch_version() -> *const c_char;
     pub(crate) fn heldout_gelu(x: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     pub(crate) fn heldout_conv3x3(
         x: *const C_tensor,

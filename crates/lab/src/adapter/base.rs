@@ -1,8 +1,8 @@
 //! The models that an adapter was made for: found, read, and known again.
 
-use super::config::{AdapterConfig, Base};
+use super::config::Base;
 use crate::hash::{add_tensors, hex};
-use crate::recipe::Recipe;
+use crate::recipe::{INITIAL_WEIGHTS, Recipe};
 use crate::run::read_json;
 use crate::sample::{arm_folder, recipe_of, trained};
 use crate::weights_choice::WeightsChoice;
@@ -42,7 +42,7 @@ pub(crate) struct Bases {
 
 impl Bases {
     /// Of an arm that will be in `arm`.
-    pub(crate) fn new(config: &AdapterConfig, arm: &Path, seed: u64) -> Self {
+    pub(crate) fn new(needed: Vec<(String, &Base)>, arm: &Path, seed: u64) -> Self {
         let path = |base: &Base| match base {
             Base::Arm { arm } => Path::new("..").join(format!("{arm}-seed{seed}")),
             Base::Path(path) if Path::new(path).exists() => {
@@ -50,7 +50,7 @@ impl Bases {
             }
             Base::Path(name) => PathBuf::from(name),
         };
-        let paths = config.bases().into_iter().map(|(key, base)| (key, path(base))).collect();
+        let paths = needed.into_iter().map(|(key, base)| (key, path(base))).collect();
         Self { arm: arm.to_owned(), paths }
     }
 
@@ -126,30 +126,40 @@ pub(crate) fn with_base_model(recipe: &mut Value) -> Result<()> {
 
 /// Whether the arms that a recipe is added to come before it, and fit.
 pub(crate) fn check_bases(recipe: &Recipe, before: &[(String, Recipe)]) -> Result<()> {
-    for (key, base) in recipe.adapter.iter().flat_map(AdapterConfig::bases) {
+    for (key, base) in recipe.bases() {
         let Base::Arm { arm } = base else { continue };
         let Some((_, found)) = before.iter().find(|(name, _)| name == arm) else {
             let names: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
             let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
             let reason = format!("`{arm}` is no arm that comes before this one: {known}");
-            bail!(Error::config(format!("adapter.{key}.arm"), reason));
+            bail!(Error::config(format!("{}.arm", field(&key)), reason));
         };
-        if key == "base" {
-            check_base(found, recipe, arm)?;
+        if key == "base" || key == INITIAL_WEIGHTS {
+            check_base(found, recipe, (arm, &key))?;
         }
     }
     Ok(())
 }
 
-/// Whether a base that was trained by `base` can be that of `recipe`: what its weights mean must be the same.
-pub(crate) fn check_base(base: &Recipe, recipe: &Recipe, name: &str) -> heldout_core::Result<()> {
+/// Where a recipe names the base of this place.
+fn field(key: &str) -> String {
+    if key == INITIAL_WEIGHTS { key.to_owned() } else { format!("adapter.{key}") }
+}
+
+/// Whether a base that was trained by `base` can be that of `recipe` in the place `key`: what its weights mean must be the
+/// same.
+pub(crate) fn check_base(
+    base: &Recipe,
+    recipe: &Recipe,
+    (name, key): (&str, &str),
+) -> heldout_core::Result<()> {
     let refuse = |field: &str| {
         let reason = format!("is not that of the base, {name}: leave it as it is there");
         Err(Error::config(field, reason))
     };
     if base.adapter.is_some() {
         let reason = format!("{name}: is an adapter itself, name a model without one");
-        return Err(Error::config("adapter.base", reason));
+        return Err(Error::config(field(key), reason));
     }
     if base.model != recipe.model {
         return refuse("model");

@@ -7,7 +7,7 @@ use crate::sample::{arm_folder, recipe_of};
 use crate::space::Space;
 use crate::weights_choice::WeightsChoice;
 use anyhow::{Result, anyhow};
-use heldout_adapters::hints::{Hint, HintTechnique};
+use heldout_adapters::hints::HintTechnique;
 use heldout_adapters::{
     CONTROL_NET_OWN, ControlNet, DIT_CONTROL_OWN, Decoupled, DitControl, DitControlConfig, HintConfig,
     LoraSet, Split, T2iAdapter, T2iAdapterConfig, T2iAdapterType, Weight, copy_weights,
@@ -114,11 +114,11 @@ fn adopt(into: &nn::VarStore, prefix: &str, from: &nn::VarStore) {
 }
 
 impl Site<'_> {
-    /// A model that the adapter needs, if it is there.
-    fn opened(&self, key: &str, base: &Base) -> Result<Option<(PathBuf, Model)>> {
+    /// A model that is needed, if it is there.
+    pub(crate) fn opened(&self, key: &str, base: &Base) -> Result<Option<(PathBuf, Model)>> {
         let Some(path) = self.path(key, base) else { return Ok(None) };
         if let Ok(arm) = arm_folder(&path) {
-            check_base(&recipe_of(&arm, &[])?, self.recipe, &path.display().to_string())?;
+            check_base(&recipe_of(&arm, &[])?, self.recipe, (&path.display().to_string(), key))?;
         }
         let model = base::open(&path, self.device)?;
         if let Some(bases) = self.bases {
@@ -245,7 +245,7 @@ impl Site<'_> {
     ) -> Result<Rc<dyn Adapter>> {
         let control = ControlConfig {
             base: config.base.clone(),
-            hint: part.hint,
+            hint: part.hint.into(),
             locked: true,
             embedding_channels: None,
             blocks: None,

@@ -1,5 +1,6 @@
 //! The table `adapter` of a recipe.
 
+use super::hint_list::HintList;
 use crate::recipe::Recipe;
 use heldout_adapters::hints::HintTechnique;
 use heldout_adapters::{LoraConfig, Split};
@@ -42,8 +43,8 @@ pub enum Base {
 pub struct ControlConfig {
     /// What it is added to.
     pub base: Base,
-    /// What it looks at, computed from the images.
-    pub hint: HintTechnique,
+    /// What it looks at, computed from the images: a hint, or a list of them.
+    pub hint: HintList,
     /// Whether the base keeps its weights; otherwise both are trained.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub locked: bool,
@@ -61,8 +62,8 @@ pub struct ControlConfig {
 pub struct T2iConfig {
     /// What it is added to.
     pub base: Base,
-    /// What it looks at, computed from the images.
-    pub hint: HintTechnique,
+    /// What it looks at, computed from the images: a hint, or a list of them.
+    pub hint: HintList,
     /// Residual blocks of a level.
     #[serde(default = "two")]
     pub num_res_blocks: usize,
@@ -145,9 +146,11 @@ impl AdapterConfig {
 
     /// The hints that are looked at, side by side, each with the name of its net.
     pub(crate) fn hints(&self) -> Vec<(String, HintTechnique)> {
+        let named =
+            |net: &str, hints: &HintList| hints.all().iter().map(|hint| (net.to_owned(), *hint)).collect();
         match self {
-            Self::ControlNet(ControlConfig { hint, .. }) => vec![("control_net".to_owned(), *hint)],
-            Self::T2i(T2iConfig { hint, .. }) => vec![("t2i".to_owned(), *hint)],
+            Self::ControlNet(ControlConfig { hint, .. }) => named("control_net", hint),
+            Self::T2i(T2iConfig { hint, .. }) => named("t2i", hint),
             Self::Lora(_) => Vec::new(),
             Self::Decoupled(config) => {
                 let split = Split::colour_structure_texture();

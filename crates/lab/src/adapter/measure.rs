@@ -27,7 +27,11 @@ pub struct AdapterResult {
     pub edge_f1_unconditional: f64,
     /// Standard error of the mean difference of the two.
     pub edge_f1_gain_error: f64,
-    /// One for each net.
+    /// Mean distance of two samples that follow the same hint, of other noise each, over that of two samples without one: 0
+    /// where the hint decides all, 1 where it decides nothing. None in files of before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diversity: Option<f64>,
+    /// One for each hint.
     pub hints: Vec<HintMeasure>,
     /// Of every two nets.
     pub interference: Vec<Interference>,
@@ -70,11 +74,36 @@ pub struct Interference {
     pub by_level: Vec<[f64; 3]>,
 }
 
-/// The samples `[n, C, H, W]` that followed hints, and those of the same noise that did not.
+/// Samples in pixels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Samples<'a> {
+    /// Those that followed hints, `[n, C, H, W]`.
     pub(crate) hinted: &'a Tensor,
+    /// Those of the same noise that did not.
     pub(crate) unconditional: &'a Tensor,
+    /// The first `m` again, of other noise, `[m, C, H, W]`.
+    pub(crate) again: &'a Tensor,
+}
+
+impl AdapterResult {
+    /// Mean over hints of the distance to them, relative to that without; none where images have nothing that could differ.
+    pub(crate) fn hint_distance(&self) -> Option<f64> {
+        let relative = self.hints.iter().map(|h| h.distance / h.distance_unconditional);
+        let mean = relative.sum::<f64>() / self.hints.len() as f64;
+        mean.is_finite().then_some(mean)
+    }
+}
+
+/// See [`AdapterResult::diversity`].
+fn diversity(samples: Samples<'_>) -> Option<f64> {
+    let m = samples.again.size()[0];
+    let apart = |a: &Tensor, b: &Tensor| {
+        let per_pair = (a - b).flatten(1, -1).square().sum_dim_intlist(-1, false, Kind::Double).sqrt();
+        per_pair.mean(Kind::Double).double_value(&[])
+    };
+    let free = samples.unconditional.narrow(0, 0, m);
+    let ratio = apart(&samples.hinted.narrow(0, 0, m), samples.again) / apart(&free, &free.roll(1, 0));
+    ratio.is_finite().then_some(ratio)
 }
 
 /// `None` for an adapter without hints. `wanted` are the held-out images that the samples follow, row by row.
@@ -110,6 +139,7 @@ pub(crate) fn measure(
     Ok(Some(AdapterResult {
         edge_f1: mean(&ours),
         edge_f1_unconditional: mean(&theirs),
+        diversity: diversity(samples),
         edge_f1_gain_error: gain.std(true).double_value(&[]) / (gain.numel() as f64).sqrt(),
         hints: measured.collect::<Result<_>>()?,
         interference: probe.interference(model, adaptation)?,

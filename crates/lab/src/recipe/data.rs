@@ -22,6 +22,9 @@ pub struct DataConfig {
     /// absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: AttributeFilter,
+    /// Of both sides the images of these classes alone. All if absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<i64>,
     /// What the model is told of training images; their classes if absent. Validation and samples are told no
     /// class, so that `f_mem` is that of unconditional samples whatever this is.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -43,22 +46,46 @@ impl DataConfig {
         let mut split = Split::new(set, self.split).map_err(|e| e.within("data.split"))?;
         let mut times = multiplicity(&self.repeat, split.train.len());
         let filter = &self.filter;
-        if filter.is_empty() {
+        if filter.is_empty() && self.classes.is_empty() {
             return Ok((split, times));
         }
-        let kept = matching(&find(&self.name, root)?, filter).map_err(|e| e.within("data"))?;
+        let mut kept = vec![true; set.len()];
+        if !filter.is_empty() {
+            kept = matching(&find(&self.name, root)?, filter).map_err(|e| e.within("data"))?;
+        }
+        self.of_classes(set)?.iter().zip(&mut kept).for_each(|(of, kept)| *kept &= of);
         self.check_filtered(&split.train, &kept)?;
         let mut of_train = split.train.iter().map(|i| kept[*i]);
         times.retain(|_| of_train.next().unwrap_or(false));
         for (side, images) in [("training", &mut split.train), ("held-out", &mut split.held_out)] {
             images.retain(|i| kept[*i]);
             if images.is_empty() {
-                let reason =
-                    format!("{filter:?}: no {side} image is left, take more of them or another filter");
-                return Err(Error::config("data.filter", reason));
+                let (field, asked) = match filter.is_empty() {
+                    true => ("data.classes", format!("{:?}", self.classes)),
+                    false => ("data.filter", format!("{filter:?}")),
+                };
+                let reason = format!("{asked}: no {side} image is left, take more of them or ask for others");
+                return Err(Error::config(field, reason));
             }
         }
         Ok((split, times))
+    }
+
+    /// Which images are of the classes that are asked for.
+    fn of_classes(&self, set: &ImageSet) -> Result<Vec<bool>> {
+        if self.classes.is_empty() {
+            return Ok(vec![true; set.len()]);
+        }
+        let Some(labels) = &set.labels else {
+            let reason = format!("{:?}, where {} has no labels: leave it out", self.classes, set.title);
+            return Err(Error::config("data.classes", reason));
+        };
+        if let Some(unknown) = self.classes.iter().find(|class| !labels.contains(class)) {
+            let last = labels.iter().max().copied().unwrap_or_default();
+            let reason = format!("{unknown}: no image is of this class, they are 0 to {last}");
+            return Err(Error::config("data.classes", reason));
+        }
+        Ok(labels.iter().map(|label| self.classes.contains(label)).collect())
     }
 
     /// To so many images at most, with as much of the groups as is among them.
@@ -73,13 +100,15 @@ impl DataConfig {
         });
     }
 
-    /// Whether a filter leaves an image of every group.
+    /// Whether a filter or classes leave an image of every group.
     fn check_filtered(&self, train: &[usize], kept: &[bool]) -> Result<()> {
         let mut rest = train;
         for (i, RepeatConfig { images, .. }) in self.repeat.iter().enumerate() {
             let Some((group, others)) = rest.split_at_checked(*images) else { break };
             if !group.iter().any(|i| kept[*i]) {
-                let reason = format!("{images}: data.filter leaves none of these images: take more of them");
+                let reason = format!(
+                    "{images}: data.filter or data.classes leaves none of these images: take more of them"
+                );
                 return Err(Error::config(format!("data.repeat[{i}].images"), reason));
             }
             rest = others;
@@ -115,8 +144,10 @@ impl Recipe {
                 ));
             }
             LabelConfig::Random { classes, .. } => Some(i64::from(*classes)),
-            // How many a filter leaves is known when the data are open.
-            LabelConfig::Unique {} => Some(split.n_train as i64).filter(|_| filter.is_empty()),
+            // How many are left is known when the data are open.
+            LabelConfig::Unique {} => {
+                Some(split.n_train as i64).filter(|_| filter.is_empty() && self.data.classes.is_empty())
+            }
         };
         if classes == 0 {
             let kind = if matches!(labels, LabelConfig::Unique {}) { "unique" } else { "random" };

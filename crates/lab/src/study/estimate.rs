@@ -164,7 +164,7 @@ fn in_process_of_its_own(
     planned.task.place(scratch, &planned.recipe, false)?;
     let folder = planned.task.folder(scratch);
     let mut command = Command::new(own_program()?);
-    command.arg("arm").arg(&folder).args(["--calibrate", "--device", device_name(device)]);
+    command.arg("arm").arg(&folder).args(["--calibrate", "--device"]).arg(device_name(device));
     workers.limit(&mut command);
     let output = command.stdin(Stdio::null()).output().context("a worker does not start")?;
     if !output.status.success() {

@@ -1,6 +1,6 @@
 //! What a study has to do: every arm with every seed, each named by all that its result depends on.
 
-use crate::adapter::{AdapterConfig, Base};
+use crate::adapter::Base;
 use crate::arm::Arm;
 use crate::dirs::project_root;
 use crate::hash::{add_tensors, hex, of_text};
@@ -66,9 +66,8 @@ impl Plan {
         for seed in &study.seeds {
             let first = tasks.len();
             for (((name, _), recipe), content) in study.arms.iter().zip(&recipes).zip(&contents) {
-                let bases = recipe.adapter.as_ref().map_or_else(Vec::new, AdapterConfig::bases);
                 let (mut after, mut built_on) = (Vec::new(), Vec::new());
-                for (_, base) in bases {
+                for (_, base) in recipe.bases() {
                     match base {
                         // `check_bases` has seen that such an arm comes before.
                         Base::Arm { arm } => {
@@ -79,7 +78,10 @@ impl Plan {
                         Base::Path(path) => built_on.push(of_files(Path::new(path))?),
                     }
                 }
-                let key = of_text(&serde_json::to_string(&(recipe.as_ref(), seed, content, built_on))?);
+                let mut key = of_text(&serde_json::to_string(&(recipe.as_ref(), seed, content, built_on))?);
+                if device != Device::Cpu {
+                    key = of_text(&format!("{key} on a GPU")); // which draws other numbers
+                }
                 let task = Task { arm: name.clone(), seed: *seed, key, code: code.clone() };
                 tasks.push(Planned { task, recipe: recipe.clone(), after });
             }

@@ -63,8 +63,11 @@ pub(crate) fn own_program() -> Result<PathBuf> {
 }
 
 /// As `--device` takes it.
-pub(crate) fn device_name(device: Device) -> &'static str {
-    if device.is_cuda() { "cuda" } else { "cpu" }
+pub(crate) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(place) => format!("cuda:{place}"),
+        _ => "cpu".to_owned(),
+    }
 }
 
 /// Free memory must be this many times what an arm took before.
@@ -203,7 +206,7 @@ impl<'a> Pool<'a> {
         let planned = &self.plan.tasks[i];
         let folder = std::path::absolute(planned.task.folder(self.run))?;
         let mut command = Command::new(own_program()?);
-        command.arg("arm").arg(&folder).args(["--device", device_name(self.device)]);
+        command.arg("arm").arg(&folder).arg("--device").arg(device_name(self.device));
         self.workers.limit(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0); // a signal from the terminal comes to us, who pass it on

@@ -1,6 +1,6 @@
 //! One arm with one seed, from its folder alone: what a process of its own, or a task of a cluster, does.
 
-use crate::adapter::{AdapterConfig, Base, Bases};
+use crate::adapter::{Base, Bases};
 use crate::arm::{Arm, ArmEnding};
 use crate::dirs::project_root;
 use crate::machine::total_memory;
@@ -129,7 +129,7 @@ fn task_of(folder: &Path) -> Result<Task> {
 
 /// A base that was cut has weights too, but not those that were asked for.
 pub(super) fn check_bases(recipe: &Recipe, task: &Task, folder: &Path) -> Result<()> {
-    for (_, base) in recipe.adapter.as_ref().map_or_else(Vec::new, AdapterConfig::bases) {
+    for (_, base) in recipe.bases() {
         let Base::Arm { arm } = base else { continue };
         let base = folder.with_file_name(task_name(arm, task.seed));
         if !base.join(RESULT).is_file() {
@@ -161,7 +161,7 @@ pub(crate) fn run_task(
     let recipe = recipe_of(folder, &[])?;
     check_bases(&recipe, &task, folder)?;
     let mut arm = Arm::open(&task.arm, task.seed, &recipe, &project_root().join("datasets"), device)?;
-    arm.bases = recipe.adapter.as_ref().map(|adapter| Bases::new(adapter, folder, task.seed));
+    arm.bases = Some(Bases::new(recipe.bases(), folder, task.seed));
     match arm.run(folder, bar, interrupt) {
         Ok(ArmEnding::Done) => Ok(WorkerEnding::Done),
         Ok(ArmEnding::Interrupted) => Ok(WorkerEnding::Interrupted),

@@ -3,7 +3,7 @@
 use crate::{RandomAffine, XStartScore};
 use heldout_core::{Cond, FeatureExtractor, Result};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// How far two embeddings are apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl<E: FeatureExtractor> EmbeddingScore<E> {
     /// The encoder's.
     pub fn check(&self, image: [i64; 3]) -> Result<()> {
         let [c, h, w] = image;
-        let one = Tensor::zeros([1, c, h, w], (Kind::Float, Device::Cpu));
+        let one = Tensor::zeros([1, c, h, w], (Kind::Float, self.target.device()));
         tch::no_grad(|| self.encoder.extract(&pixels(&one))).map(|_| ())
     }
 }

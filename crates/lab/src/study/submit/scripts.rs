@@ -24,7 +24,7 @@ pub(super) struct Script<'a> {
     pub(super) run: &'a str,
     /// The list of its tasks, a name a line.
     pub(super) list: String,
-    pub(super) device: Option<&'static str>,
+    pub(super) device: Option<String>,
 }
 
 impl Script<'_> {

@@ -1,0 +1,76 @@
+//! What an adapter of a recipe looks at: one hint, or a list of them.
+
+use heldout_adapters::hints::{Hint, HintTechnique};
+use heldout_core::Result;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// One hint, or several whose channels lie side by side; in a recipe a table or an array of tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HintList(Vec<HintTechnique>);
+
+impl HintList {
+    /// All of them, at least one.
+    pub fn all(&self) -> &[HintTechnique] {
+        &self.0
+    }
+
+    /// Channels, for images of this many.
+    pub fn channels(&self, of_images: i64) -> i64 {
+        self.0.iter().map(|hint| hint.channels(of_images)).sum()
+    }
+
+    /// Whether each is possible.
+    ///
+    /// # Errors
+    /// The field, the value and the remedy.
+    pub fn check(&self) -> Result<()> {
+        self.0.iter().try_for_each(HintTechnique::check)
+    }
+}
+
+impl From<HintTechnique> for HintList {
+    fn from(hint: HintTechnique) -> Self {
+        Self(vec![hint])
+    }
+}
+
+impl Serialize for HintList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HintList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+/// An untagged enum would say of a hint that is misspelt only that it fits no variant.
+struct OneOrSeveral;
+
+impl<'de> Visitor<'de> for OneOrSeveral {
+    type Value = HintList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a hint, as { kind = \"canny\" }, or a list of hints")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<HintList, A::Error> {
+        HintTechnique::deserialize(MapAccessDeserializer::new(map)).map(HintList::from)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<HintList, A::Error> {
+        let all = Vec::<HintTechnique>::deserialize(SeqAccessDeserializer::new(seq))?;
+        if all.is_empty() {
+            return Err(A::Error::custom("an empty list of hints: name one at least"));
+        }
+        Ok(HintList(all))
+    }
+}
