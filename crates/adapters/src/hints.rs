@@ -35,6 +35,7 @@ pub trait Hint {
 
 /// The hints that a recipe can name.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HintTechnique {
     /// Edges of one pixel's width, 0 or 1: [`canny`].

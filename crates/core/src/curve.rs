@@ -27,6 +27,7 @@ pub enum CurveConfig {
 
 /// From one value to another.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ramp {
     /// The first value.
@@ -47,11 +48,32 @@ fn one() -> f64 {
 
 /// The table's form.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "CurveTable"))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum Table {
+    /// A straight line.
     Linear(Ramp),
+    /// Half a cosine.
     Cosine(Ramp),
-    Steps { points: Vec<[f64; 2]> },
+    /// From each point on its value.
+    Steps {
+        /// `[share of the run, value]`; the first share is 0, and they rise.
+        points: Vec<[f64; 2]>,
+    },
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for CurveConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CurveConfig".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A curve over the run: a number, or a table with a `kind`.",
+            "anyOf": [{ "type": "number" }, generator.subschema_for::<Table>()],
+        })
+    }
 }
 
 impl Serialize for CurveConfig {

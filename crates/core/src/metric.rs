@@ -60,6 +60,7 @@ pub struct FeatureSets<'a> {
 
 /// A value with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The point estimate.
     pub value: f64,
@@ -85,6 +86,7 @@ impl Estimate {
 
 /// One metric of one model, beside what it would be for real data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Measurement {
     /// Generated against training.
     pub model: Estimate,

@@ -52,6 +52,7 @@ pub trait Parameterization: Debug {
 ///
 /// In recipes: `"mid"`, or `{ up = 2 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
     /// What the first layer makes of the images: what the first block sees.

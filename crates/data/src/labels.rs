@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Labels are a matter of training images alone: of held-out ones nothing is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LabelConfig {
     /// Its class, in sets that have classes.

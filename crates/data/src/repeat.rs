@@ -11,6 +11,7 @@ const MAX_DRAWS: usize = 1 << 26;
 /// The next `images` training images, each of which stands `times` times in an epoch: what is there several
 /// times is extracted first. Carlini et al. 2023; Somepalli et al. 2023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RepeatConfig {
     /// How many, after those of the groups before.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 /// How to divide a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SplitConfig {
     /// Images that are held out.

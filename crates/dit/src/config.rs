@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where places are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
     /// Fixed sines and cosines, added to the tokens.
@@ -17,6 +18,7 @@ pub enum Positions {
 
 /// The norm before each attention and feed-forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
     /// Layer norm without weights.
@@ -28,6 +30,7 @@ pub enum NormKind {
 
 /// Where the embedders of time and class are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EmbedderPlace {
     /// One for all blocks, as in the paper.
@@ -39,6 +42,7 @@ pub enum EmbedderPlace {
 
 /// Sizes of a diffusion transformer; Peebles and Xie 2023, Table 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DitConfig {
     /// Channels of the images or latents.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The configuration of diffusers' `DiTTransformer2DModel`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct DiTTransformer2DModelConfig {

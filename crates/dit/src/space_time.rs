@@ -10,6 +10,7 @@ use tch::{Tensor, nn};
 
 /// Over which tokens of a clip attention goes; Bertasius et al. 2021, section 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClipAttention {
     /// Over time at each place, then over space in each frame.
@@ -23,6 +24,7 @@ pub enum ClipAttention {
 
 /// Sizes of a [`SpaceTimeDit`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SpaceTimeConfig {
     /// The image transformer that it is built of.

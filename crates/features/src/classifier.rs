@@ -20,6 +20,7 @@ const EVALUATED: i64 = 256;
 
 /// How a [`Classifier`] is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierConfig {
     /// Steps of Adam.

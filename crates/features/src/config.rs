@@ -12,6 +12,7 @@ use tch::Device;
 /// A feature network, as a recipe writes it: a table with `network` and its fields. On the command line it is a name, with a
 /// path behind a colon where it needs one: see [`FeaturesConfig::from_str`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "network", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FeaturesConfig {
     /// [`Pixels`].

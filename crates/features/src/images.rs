@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 
 /// How images of another size get the size that a network wants. Sides are stretched, nothing is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Keys' cubic with `a = -1/2`, as wide as the shrinking asks for, cut to `[0, 1]`: Pillow's `BICUBIC`, without its
@@ -20,6 +21,7 @@ pub enum Resize {
 
 /// From images in `[0, 1]` to the input of a network: resized, put into a range, `(x - mean) / std` for each channel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageInput {
     /// Side of the images that the network wants; any if absent.

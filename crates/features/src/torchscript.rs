@@ -19,6 +19,7 @@ const INCEPTION_WIDTH: i64 = 2048;
 
 /// A TorchScript file and what it is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TorchScriptConfig {
     /// The file. It is a program, and runs: open files that you trust.

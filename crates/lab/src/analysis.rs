@@ -15,11 +15,12 @@ use crate::record::Record;
 use crate::result::ArmResult;
 use crate::study::task_folder;
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AnalysisConfig {
     /// When samples become copies, over the number of training images; Bonnaire et al. 2025.
@@ -33,7 +34,7 @@ pub enum AnalysisConfig {
 }
 
 /// Its answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AnalysisResult {
     /// See [`AnalysisConfig::Onset`].

@@ -4,7 +4,7 @@ use crate::measure::{Audit, Metrics};
 use crate::sampling::Sample;
 use clap::{Args, Parser, Subcommand};
 use heldout_data::PixelRange;
-use heldout_lab::{Executor, Outcome, WeightsChoice};
+use heldout_lab::{Executor, FileKind, Outcome, WeightsChoice};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use tch::Device;
@@ -157,6 +157,11 @@ pub(crate) enum Command {
     /// unique or might as well be random, images of one colour and files that cannot be read, and says what to expect.
     /// DATA is anything that `dataset` reads, or a folder of images of any sizes, gone through with its subfolders.
     AuditData(AuditData),
+    /// Print the JSON schema of a kind of file: editors complete recipes by it, and programs check study.json
+    Schema {
+        /// Which
+        kind: FileKind,
+    },
     /// Print a completion script for your shell
     Completions {
         /// bash, zsh, fish, elvish or powershell

@@ -9,6 +9,7 @@ use heldout_data::{Captions, ImageSet, Split};
 use heldout_samplers::{ClassifierFree, GuidedChannels};
 use heldout_train::write_atomically;
 use heldout_weights::ModelConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ const PROMPTS: &str = "prompts.json";
 pub(crate) const CONTEXT: &str = "encoder_hidden_states";
 
 /// Texts as conditions: the images must have captions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// The folder of a CLIP's text encoder, as transformers writes it, with its tokens in it or in a folder `tokenizer`

@@ -7,12 +7,15 @@ use anyhow::Result;
 use heldout_core::Error;
 use heldout_metrics::FeatureMetric;
 use heldout_statistics::{Decision, Direction, Options, PairedDifference, decide, paired};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 /// What a study asks of its arms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompareConfig {
     /// The arm that all others stand beside.
@@ -115,6 +118,20 @@ impl Outcome {
     }
 }
 
+impl JsonSchema for Outcome {
+    fn schema_name() -> Cow<'static, str> {
+        "Outcome".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let metrics = FeatureMetric::ALL.into_iter().filter_map(|metric| metric.name().parse().ok());
+        let metrics = metrics.filter(|outcome| matches!(outcome, Self::Metric(_)));
+        let all = NAMES.map(|(own, ..)| own).into_iter().chain(metrics);
+        let named = |o: Self| json!({ "type": "string", "const": o.name(), "description": o.title() });
+        json_schema!({ "description": "One number of an arm.", "oneOf": all.map(named).collect::<Vec<_>>() })
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -196,7 +213,7 @@ impl CompareConfig {
 }
 
 /// All arms beside the baseline, by every outcome.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// The arm that the others stand beside.
     pub baseline: String,
@@ -205,7 +222,7 @@ pub struct Comparison {
 }
 
 /// One arm beside the baseline by one outcome, over the seeds that both have.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effect {
     /// By what.
     pub outcome: Outcome,

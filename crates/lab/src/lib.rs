@@ -36,6 +36,7 @@ mod report;
 mod result;
 mod run;
 mod sample;
+mod schema;
 mod sink;
 mod space;
 mod stop_step;
@@ -85,6 +86,7 @@ pub use report::{write as write_report, write_results};
 pub use result::{ArmFailure, ArmResult, FinalSamples, LatentCopies, LevelGap, QualityResult, StudyResult};
 pub use run::{Request, RunEnding, check, free_folder, resumed, run, study_folder};
 pub use sample::{SampleRequest, sample};
+pub use schema::{FileKind, schema};
 pub use space::LatentConfig;
 pub use stop_step::{pilots, stop_step};
 pub use study::{

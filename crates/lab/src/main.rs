@@ -17,8 +17,8 @@ use heldout_lab::{
     DiagnoseRequest, ExportRequest, ForwardRequest, Request, RunEnding, Study, StudyResult, WorkerEnding,
     Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose, estimates,
     export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
-    project_root, recipes, resumed, run, stop_step, study_folder, train_autoencoder, work, write_report,
-    write_results,
+    project_root, recipes, resumed, run, schema, stop_step, study_folder, train_autoencoder, work,
+    write_report, write_results,
 };
 use heldout_train::write_atomically;
 use heldout_weights::presets;
@@ -216,6 +216,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 (false, None) => println!("{audit}"),
             }
         }
+        Command::Schema { kind } => println!("{}", schema(kind)?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "heldout", &mut std::io::stdout());
         }

@@ -7,6 +7,7 @@ mod tables;
 pub use data::DataConfig;
 pub use grid::Place;
 
+pub(crate) use grid::Axis;
 pub(crate) use tables::{apply_all, parse, read_table};
 
 use crate::adapter::{AdapterConfig, Base, check_bases, with_base_model};
@@ -27,6 +28,7 @@ use heldout_samplers::{SamplerConfig, TimeGrid, Variance};
 use heldout_schedules::{LossWeighting, NoiseScheduleConfig, Prediction, TimesConfig};
 use heldout_train::{EarlyStoppingConfig, LearningRate, NonFinite, OptimizerConfig};
 use heldout_weights::ModelConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tables::{merge, take, take_checked, take_if_there, with_fragments};
@@ -37,7 +39,7 @@ use toml::{Table, Value};
 pub(crate) const INITIAL_WEIGHTS: &str = "initial_weights";
 
 /// One training run, completely described.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// What is trained on.
@@ -76,7 +78,7 @@ pub struct Recipe {
 }
 
 /// The loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
     /// What the network predicts.
@@ -96,7 +98,7 @@ pub struct ObjectiveConfig {
 }
 
 /// The steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// How many.
@@ -117,7 +119,7 @@ pub struct TrainConfig {
 }
 
 /// Denoising loss at fixed noise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
     /// Steps between two.
@@ -132,7 +134,7 @@ pub struct ValidationConfig {
 }
 
 /// Watching samples: for copies always, and by metrics on features where a network is named.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MonitorConfig {
     /// Steps between two looks.
@@ -162,7 +164,7 @@ fn is_usual(metrics: &[FeatureMetric]) -> bool {
 }
 
 /// How images are sampled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
     /// The sampler.
@@ -182,7 +184,7 @@ pub struct SampleConfig {
 }
 
 /// Labels that samples are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SampleLabels {
     /// Sample `i` that of training image `i`, beginning again after the last: what a model copies when it is asked for it.
@@ -190,7 +192,7 @@ pub enum SampleLabels {
 }
 
 /// What is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointConfig {
     /// Steps between two.

@@ -12,6 +12,7 @@ use heldout_regularization::{
 };
 use heldout_schedules::Prediction;
 use heldout_train::{Backprop, OptimizerStep, ValidationSets, validation_loss};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use std::rc::Rc;
 ///
 /// In a step: `corruption` and `augment` make the batch, `times` and `noise` its training points, `penalty` adds to the
 /// loss, `gradient` makes the gradient of it, and `weights` follows the optimiser.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegularizationConfig {
     /// Pixels that nobody sees.

@@ -4,11 +4,12 @@ use crate::adapter::AdapterResult;
 use crate::analysis::AnalysisResult;
 use crate::compare::Comparison;
 use heldout_core::Measurement;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// `study.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StudyResult {
     /// Version of this format.
     pub format: u32,
@@ -31,7 +32,7 @@ pub struct StudyResult {
 }
 
 /// An arm that has no result with this seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmFailure {
     /// The arm's name.
     pub name: String,
@@ -44,7 +45,7 @@ pub struct ArmFailure {
 }
 
 /// The outcome of one arm with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmResult {
     /// The arm's name.
     pub name: String,
@@ -95,7 +96,7 @@ pub struct ArmResult {
 }
 
 /// The distance of the final samples to held-out images; low is good.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct QualityResult {
     /// Which distance.
     pub metric: String,
@@ -106,7 +107,7 @@ pub struct QualityResult {
 }
 
 /// Whether the autoencoder or the diffusion of a latent model copies.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LatentCopies {
     /// Memorised fraction among latents, with its floor.
     pub f_mem: Measurement,
@@ -118,7 +119,7 @@ pub struct LatentCopies {
 }
 
 /// Losses at one noise level.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LevelGap {
     /// `ln(alpha^2 / sigma^2)`.
     pub log_snr: f64,

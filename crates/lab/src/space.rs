@@ -11,6 +11,7 @@ use heldout_regularization::{AugmentTechnique, Augmented};
 use heldout_vae::Encoded;
 use heldout_vae::LatentModel;
 use heldout_weights::{AutoencoderModel, OpenOptions};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -23,7 +24,7 @@ use tch::{Device, Tensor};
 const AUGMENTATION: &str = "augmentation before encoding";
 
 /// Diffusion of latents instead of pixels: a recipe's table `latent` is all that tells the two apart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LatentConfig {
     /// The folder of an autoencoder, as `heldout train-autoencoder` or diffusers writes it; a name on the hub; or the name of a

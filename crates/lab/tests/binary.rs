@@ -16,6 +16,8 @@ mod measure;
 mod models;
 #[path = "binary/pipelines.rs"]
 mod pipelines;
+#[path = "binary/schema.rs"]
+mod schema;
 #[path = "binary/study.rs"]
 mod study;
 #[path = "binary/submit.rs"]
@@ -160,6 +162,7 @@ fn a_study_runs_from_recipe_to_report() {
     let said = place.succeed(&["experiment", "tiny.toml", "--out", "out"]);
     assert!(said.trim_end().ends_with("out/report.html"), "{said}");
     let result = json(&place.path("out/study.json"));
+    schema::assert_is_valid_study(&place.path("out/study.json"));
     assert_eq!(result["arms"].as_array().unwrap().len(), 2);
     let arm = &result["arms"][0];
     for field in [

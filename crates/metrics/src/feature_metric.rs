@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 /// A metric on features `[N, D]` of generated, training and held-out images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureMetric {
     /// [`crate::frechet_distance`].

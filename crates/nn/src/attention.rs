@@ -50,6 +50,7 @@ pub fn mask_bias(mask: &Tensor, like: &Tensor) -> Tensor {
 
 /// Whether and where the time embedding enters an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimeAttention {
     /// Nowhere: attention sees time through its tokens alone.
@@ -64,6 +65,7 @@ pub enum TimeAttention {
 
 /// A norm of queries and keys, per head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum QkNorm {
     /// None.

@@ -8,6 +8,7 @@ use tch::{Tensor, nn};
 
 /// What stands between the two linear layers of a [`FeedForward`], by diffusers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FeedForwardKind {
     /// `gelu(x W)`.

@@ -60,6 +60,7 @@ impl SelfAttention {
 
 /// A norm of the context before it is asked, by diffusers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ContextNorm {
     /// Layer norm of each token.

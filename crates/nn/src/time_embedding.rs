@@ -10,6 +10,7 @@ use tch::{Kind, Tensor, nn};
 ///
 /// Every kind gives a vector of the network's embedding width; `mlp` learns one from the features of another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeEmbeddingConfig {
     /// The raw number times `scale`, and a linear layer: the baseline.

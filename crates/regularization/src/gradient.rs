@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 /// A technique on the gradient as a recipe writes it; each works on the gradient of those before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GradientTechnique {
     /// [`Accumulate`].

@@ -38,6 +38,7 @@ use tch::{Tensor, nn};
 
 /// A penalty as a recipe writes it: `weight * every * term` on every `every`th step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PenaltyConfig {
     /// Its weight over the run; where it is 0 the term is not computed.
@@ -55,6 +56,7 @@ fn always() -> u64 {
 
 /// The terms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PenaltyTerm {
     /// A flat denoiser.

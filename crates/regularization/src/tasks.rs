@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 /// What makes examples a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TaskKind {
     /// Examples of one class.
@@ -28,6 +29,7 @@ pub enum TaskKind {
 
 /// Which tasks a step sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TasksConfig {
     /// What makes examples a task.

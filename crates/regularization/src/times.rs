@@ -18,6 +18,7 @@ const FIRST: f64 = 1e-5;
 
 /// A technique of this folder as a recipe writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum TimesTechnique {
     /// [`Curriculum`].

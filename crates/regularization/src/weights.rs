@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 
 /// A technique on the weights as a recipe writes it; each works on the update of those before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum WeightsTechnique {
     /// [`Averaged`] with an exponential decay.
@@ -40,6 +41,7 @@ pub enum WeightsTechnique {
 
 /// Settings of a power-function average.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PowerEmaConfig {
     /// Its width as a share of the run so far, `sigma_rel`: 0.05 and 0.10 in the paper.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A sampler as a recipe writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SamplerConfig {
     /// [`Ddpm`].

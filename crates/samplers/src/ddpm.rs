@@ -7,6 +7,7 @@ use tch::Tensor;
 
 /// The variance of an ancestral step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Variance {
     /// That of the posterior `q(x_s | x_t, x_start)`: right for a single training point; Ho et al. 2020, section 3.2.

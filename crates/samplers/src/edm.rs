@@ -9,6 +9,7 @@ use tch::Tensor;
 ///
 /// A level is never raised above the schedule's at time 1, where no network was trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Churn {
     /// `S_churn`, spread over the steps; 40 for ImageNet-64 in the paper. 0 is none.

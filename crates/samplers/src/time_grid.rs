@@ -9,6 +9,7 @@ use tch::Tensor;
 /// All but [`EndingAt`](Self::EndingAt) end at 0. Where a grid speaks of training steps, step `k` of `train_steps`
 /// lies at time `(k + 1) / train_steps`, as in a discrete schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeGrid {
     /// Equal steps of time from `first` to 0. From 1 it is the trailing grid wherever `steps` divides the training steps.
@@ -88,6 +89,7 @@ pub enum TimeGrid {
 
 /// The first level of a grid, and the last one before clean data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GridEnds {
     /// By `sigma / alpha`: 0.002 and 80 in EDM.

@@ -10,6 +10,7 @@ use tch::nn;
 
 /// A noise schedule as a recipe writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NoiseScheduleConfig {
     /// Betas in equal steps from `beta_start` to `beta_end`; Ho et al. 2020, section 4: 1000, 1e-4, 0.02.

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 /// The prediction target of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Prediction {
     /// The noise; Ho et al. 2020, Eq. 14.

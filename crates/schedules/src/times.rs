@@ -21,6 +21,7 @@ pub(crate) const FIRST: f64 = 1e-5;
 
 /// A time sampler as a recipe writes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimesConfig {
     /// [`GridTimes`] of a discrete schedule, [`UniformTimes`] of another.

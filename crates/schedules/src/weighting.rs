@@ -6,6 +6,7 @@ use tch::Tensor;
 
 /// A loss weighting; `SNR = alpha^2 / sigma^2`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LossWeighting {
     /// 1: the plain squared error of a network that predicts `x_start`.

@@ -9,6 +9,7 @@ pub const LEVEL: f64 = 0.05;
 
 /// Which values of a metric are good ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// As of a loss.
@@ -19,6 +20,7 @@ pub enum Direction {
 
 /// What a comparison shows of the arm; `Display` says it in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
     /// The adjusted p value is at most [`LEVEL`], and the mean difference is in the metric's good direction.
@@ -48,6 +50,7 @@ impl fmt::Display for Evidence {
 
 /// What one comparison of a family shows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Decision {
     /// What it shows.
     pub evidence: Evidence,

@@ -10,6 +10,7 @@ const DISTINCT: f64 = 1e-9;
 
 /// `y = exp(intercept) x^slope`, by ordinary least squares of `ln y` over `ln x`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogLogFit {
     /// Points.
     pub n: usize,

@@ -11,6 +11,7 @@ use std::fmt;
 /// How far an arm is from its baseline, paired by seed. What cannot be said is `None`, and `degenerate` says
 /// why.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PairedDifference {
     /// Pairs.
     pub n: usize,
@@ -40,6 +41,7 @@ pub struct PairedDifference {
 
 /// Differences without a spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Degenerate {
     /// One pair: only `mean` is known.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the learning rate falls after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// Not at all.
@@ -17,6 +18,7 @@ pub enum Decay {
 
 /// Linear warm-up from `peak / warmup_steps`, then a decay over the whole run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LearningRate {
     /// The highest rate.

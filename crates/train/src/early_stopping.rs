@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// When to stop, as a recipe writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EarlyStoppingConfig {
     /// The mean held-out loss has brought no new lowest value; Prechelt 1998, the UP criterion's kin.

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 /// An optimiser as a recipe writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OptimizerConfig {
     /// Kingma and Ba 2015, Algorithm 1; weight decay is added to the gradient.

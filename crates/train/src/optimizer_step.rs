@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 
 /// What to do about a loss or gradient that is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
     /// End the run with an error that names the term.

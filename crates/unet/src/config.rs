@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Sizes of a UNet; the fields carry the names of diffusers' `UNet2DModel` where it has them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UNetConfig {
     /// Channels of the images.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Sizes of a nested UNet: the UNet whose encoder and blocks it has, and how much of the grid there is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UNetPlusPlusConfig {
     /// The blocks: at least two resolutions. Node `X[i][j]` has the blocks of this UNet's decoder at resolution `i`.

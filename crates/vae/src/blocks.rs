@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// diffusers' blocks of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names are diffusers'")]
 pub enum EncoderBlockType {
     DownEncoderBlock2D,
@@ -20,6 +21,7 @@ impl EncoderBlockType {
 
 /// diffusers' blocks of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names are diffusers'")]
 pub enum DecoderBlockType {
     UpDecoderBlock2D,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// `scaling_factor`, `shift_factor`, `latents_mean` and `latents_std` are its [`LatentScale`], as diffusers' pipelines read
 /// them. `force_upcast` tells those pipelines to run it in f32; here it runs in the kind of its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct AutoencoderKLConfig {

@@ -9,6 +9,7 @@ use tch::{Tensor, nn};
 
 /// How a decoder doubles the resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UpsampleFn {
     /// By the nearest pixel.
@@ -22,6 +23,7 @@ pub enum UpsampleFn {
 /// `block_out_channels` is written by diffusers and repeats `decoder_block_out_channels`; `force_upcast` tells pipelines to
 /// run it in f32.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct AutoencoderTinyConfig {

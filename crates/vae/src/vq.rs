@@ -15,6 +15,7 @@ const BETA: f64 = 0.25;
 
 /// diffusers' norms of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DecoderNormType {
     /// Group norm.
@@ -29,6 +30,7 @@ pub enum DecoderNormType {
 /// `lookup_from_codebook` and `force_upcast` tell diffusers' pipelines how to call it; here [`VqModel::decode_codes`] looks
 /// codes up, and it runs in the kind of its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct VQModelConfig {

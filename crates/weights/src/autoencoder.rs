@@ -19,6 +19,7 @@ pub(crate) const AUTOENCODERS: [&str; 3] = ["AutoencoderKL", "VQModel", "Autoenc
 
 /// Every autoencoder that can be built, as a `config.json` names it: these classes of diffusers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "_class_name")]
 #[allow(missing_docs, reason = "they are diffusers' classes")]
 pub enum AutoencoderConfig {

@@ -19,6 +19,7 @@ use tch::{Device, Kind, Tensor, nn};
 /// Every network that can be built, as a recipe names it (`kind`) and as the `config.json` of a folder does
 /// (`_class_name`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ModelConfig {
     /// A UNet.

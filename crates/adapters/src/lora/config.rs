@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// Settings of a LoRA, in the fields and defaults of peft's `LoraConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// Rank of the change, at least 1.

@@ -7,11 +7,12 @@ use heldout_adapters::{LoraConfig, Split};
 use heldout_core::{Error, Result};
 use heldout_regularization::AugmentTechnique;
 use heldout_weights::ModelConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What is trained beside a base, which keeps its weights; the base's network is the recipe's `model`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AdapterConfig {
     /// A copy of the base's encoder, or of a transformer's first blocks, that looks at a hint.
@@ -25,7 +26,7 @@ pub enum AdapterConfig {
 }
 
 /// Where a base comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Base {
     /// An arm of the same recipe that comes before, with the same seed.
@@ -38,7 +39,7 @@ pub enum Base {
 }
 
 /// ControlNet, or its counterpart for transformers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ControlConfig {
     /// What it is added to.
@@ -57,7 +58,7 @@ pub struct ControlConfig {
 }
 
 /// T2I-Adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct T2iConfig {
     /// What it is added to.
@@ -70,7 +71,7 @@ pub struct T2iConfig {
 }
 
 /// LoRA.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraArmConfig {
     /// What it changes.
@@ -80,7 +81,7 @@ pub struct LoraArmConfig {
 }
 
 /// A net for each part of the prediction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecoupledConfig {
     /// What they are added to.
@@ -93,7 +94,7 @@ pub struct DecoupledConfig {
 }
 
 /// One part.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartConfig {
     /// What its net looks at.

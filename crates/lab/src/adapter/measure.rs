@@ -9,6 +9,7 @@ use anyhow::Result;
 use heldout_adapters::hints::{Hint, HintTechnique, edge_f1};
 use heldout_adapters::{Change, Condition, condition_sensitivity, interference};
 use heldout_core::{Cond, Input, NoiseSchedule, Preconditioned, like, stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -18,7 +19,7 @@ const TOLERANCE: i64 = 0;
 const IMAGES: i64 = 32;
 
 /// What an adapter does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AdapterResult {
     /// Mean F1 of the samples' edges against those of the held-out images whose hints they follow, pixel by pixel.
     pub edge_f1: f64,
@@ -38,7 +39,7 @@ pub struct AdapterResult {
 }
 
 /// How one hint is followed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HintMeasure {
     /// The net that looks at it.
     pub net: String,
@@ -54,7 +55,7 @@ pub struct HintMeasure {
 
 /// Relative change of the estimate of clean held-out images when their hint changes; see
 /// [`heldout_adapters::condition_sensitivity`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SensitivityAt {
     /// `ln(alpha^2 / sigma^2)`.
     pub log_snr: f64,
@@ -66,7 +67,7 @@ pub struct SensitivityAt {
 
 /// How far two nets are in each other's way where what they add is summed; see [`heldout_adapters::interference`]. Where
 /// each moves a part of its own there is none by construction, and this is what that has taken away.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interference {
     /// The nets.
     pub nets: [String; 2],

@@ -6,13 +6,14 @@ use crate::result::ArmResult;
 use anyhow::Result;
 use heldout_core::Error;
 use heldout_samplers::SamplerConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Two arms of the recipe's, paired at every place of its grid. The noise of their samples is the same for a seed, so that the
 /// sampler must draw none of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgreementConfig {
     /// Name of an arm.
@@ -22,7 +23,7 @@ pub struct AgreementConfig {
 }
 
 /// A pair with one seed. Similarities are cosines of images whose own mean was taken away, averaged over the samples.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgreementPoint {
     /// Training images of each.
     pub n: usize,
@@ -39,7 +40,7 @@ pub struct AgreementPoint {
 }
 
 /// All pairs, and where the curves cross.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgreementAnalysis {
     /// One per number of training images and seed.
     pub points: Vec<AgreementPoint>,

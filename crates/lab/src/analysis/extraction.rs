@@ -7,17 +7,18 @@ use crate::run::read_json;
 use anyhow::Result;
 use heldout_core::Error;
 use heldout_data::multiplicity;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A sample is a copy of its nearest training image where f_mem counts it as one: nearer than a third of the distance to the
 /// next.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractionConfig {}
 
 /// The training images of one arm and seed that stand as often in an epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExtractionPoint {
     /// The arm.
     pub arm: String,
@@ -36,7 +37,7 @@ pub struct ExtractionPoint {
 }
 
 /// All groups.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExtractionAnalysis {
     /// One per arm, seed and multiplicity.
     pub points: Vec<ExtractionPoint>,

@@ -4,10 +4,11 @@ use super::{Evidence, summary};
 use crate::compare::Outcome;
 use crate::recipe::Study;
 use heldout_core::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Over the two axes of the recipe's grid.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GridConfig {
     /// Which number.
@@ -15,7 +16,7 @@ pub struct GridConfig {
 }
 
 /// One place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GridCell {
     /// Value on the first axis, as the recipe has it.
     pub row: String,
@@ -30,7 +31,7 @@ pub struct GridCell {
 }
 
 /// All places, row after row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GridAnalysis {
     /// Which number.
     pub outcome: Outcome,

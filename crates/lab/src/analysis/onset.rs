@@ -6,6 +6,7 @@ use anyhow::Result;
 use heldout_core::Error;
 use heldout_statistics::LogLogFit;
 use heldout_train::{Event, Onset, predict_stop};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 /// (tau_mem of Bonnaire et al. 2025). Time to quality (tau_gen): the step at which the distance to held-out images falls to the
 /// lowest value that every arm and seed reaches before its onset; copies are nearer to held-out images than bad samples are, so
 /// that what comes later says nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnsetConfig {
     /// Memorised fraction, between 0 and 1.
@@ -26,7 +27,7 @@ fn tenth() -> f64 {
 }
 
 /// One arm with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OnsetPoint {
     /// Its name.
     pub arm: String,
@@ -46,7 +47,7 @@ pub struct OnsetPoint {
 
 /// How far the curves of different `n` lie apart: the mean over the axis of the largest minus the smallest memorised fraction,
 /// each `n` averaged over its seeds, where any is above the threshold and any below one minus it. No unit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Collapse {
     /// Over steps.
     pub over_steps: f64,
@@ -55,7 +56,7 @@ pub struct Collapse {
 }
 
 /// The onset of the largest `n` beside what an eighth and a fourth of its images predict.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StopCheck {
     /// Training images.
     pub n: usize,
@@ -70,7 +71,7 @@ pub struct StopCheck {
 }
 
 /// All points, and the laws through them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OnsetAnalysis {
     /// As configured.
     pub config: OnsetConfig,

@@ -9,13 +9,14 @@ use heldout_data::LabelConfig;
 use heldout_features::FeaturesConfig;
 use heldout_vae::AutoencoderObjectiveConfig;
 use heldout_weights::AutoencoderConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, nn};
 use toml::{Table, Value};
 
 /// How an autoencoder is trained, completely described.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderRecipe {
     /// Short name.
@@ -47,7 +48,7 @@ pub struct AutoencoderRecipe {
 }
 
 /// A network that sees how images differ.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PerceptualConfig {
     /// Squared differences of a feature network's features.
@@ -65,7 +66,7 @@ pub enum PerceptualConfig {
 }
 
 /// Reconstructions along the way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReconstructionConfig {
     /// Steps between two looks.
@@ -80,7 +81,7 @@ pub struct ReconstructionConfig {
 }
 
 /// What is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeptCheckpoints {
     /// Steps between two.

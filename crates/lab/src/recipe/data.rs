@@ -6,12 +6,13 @@ use heldout_data::{
     AttributeFilter, ImageSet, LabelConfig, RepeatConfig, Split, SplitConfig, check_repeat, find, matching,
     multiplicity,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What is trained on. Whatever is measured on training images is measured on each of them once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// A shipped or fetched data set, or a path.

@@ -3,15 +3,19 @@
 use super::tables::{insert, take_checked};
 use anyhow::{Result, bail};
 use heldout_core::Error;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// One key of a recipe, and the values that it takes in turn.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Axis {
+pub(crate) struct Axis {
+    /// Dotted, as `data.split.n_train`.
     key: String,
+    /// One arm for each.
+    #[schemars(with = "Vec<serde_json::Value>", length(min = 1))]
     values: Vec<Value>,
 }
 

@@ -6,13 +6,14 @@ use crate::space::Space;
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_data::{ImageSet, find};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::rc::Rc;
 use tch::Device;
 
 /// What all arms of a study have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Equal {
     /// The steps that each recipe says.

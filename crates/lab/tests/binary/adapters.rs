@@ -2,6 +2,7 @@
 
 use super::kills::survives_kills;
 use super::latent::{LATENT, place_with_autoencoder};
+use super::schema::assert_is_valid_study;
 use super::{Place, TINY, json, text, texts};
 use std::fs;
 use std::path::Path;
@@ -81,6 +82,7 @@ fn an_adapter_that_has_not_moved_samples_as_its_base() {
     for (name, _) in &arms {
         assert!(samples(&place, &format!("{name}-seed0")) == base, "{name}");
     }
+    assert_is_valid_study(&place.path("out/study.json"));
     let arm = json(&place.path("out/arms/parts-seed0/arm.json"));
     let adapter = &arm["adapter"];
     assert_eq!(adapter["edge_f1"], adapter["edge_f1_unconditional"], "{adapter}");

@@ -1,5 +1,6 @@
 //! Autoencoders, and diffusion of their latents.
 
+use super::schema::assert_is_valid_study;
 use super::{Place, json};
 use std::fs;
 
@@ -63,6 +64,7 @@ fn latents_of_a_trained_autoencoder_are_diffused() {
 
     let cached = ["train", "tiny.toml", "--out", "cached", "--set", "latent.cache=\"latents\""];
     place.succeed(&[&cached[..], &LATENT].concat());
+    assert_is_valid_study(&place.path("cached/study.json"));
     let arm = json(&place.path("cached/arms/base-seed0/arm.json"));
     assert!(arm["latent"]["psnr"].as_f64().unwrap() > 8.0, "{arm}");
     assert!(arm["latent"]["f_mem"]["floor"]["value"].is_number(), "{arm}");

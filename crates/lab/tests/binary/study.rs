@@ -1,6 +1,7 @@
 //! Studies: what is done stays, what has changed is made anew, and what fails does not stop the others.
 
 use super::kills::timeless;
+use super::schema::assert_is_valid_study;
 use super::{Place, json, text};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ fn an_arm_that_diverges_or_is_too_large_does_not_stop_the_others() {
         let stderr = text(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
+        assert_is_valid_study(&place.path("run/study.json"));
         let study = json(&place.path("run/study.json"));
         let names: Vec<&str> =
             study["arms"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
@@ -152,6 +154,7 @@ fn arms_of_a_grid_are_compared_in_pairs() {
     assert!(plan.contains("many-rate0_0001") && plan.contains("to do") && plan.contains("minutes"), "{plan}");
     assert!(!place.path("run").exists());
     place.succeed(&["experiment", "tiny.toml", "--out", "run", "--seed", "0", "--seed", "1"]);
+    assert_is_valid_study(&place.path("run/study.json"));
     let study = json(&place.path("run/study.json"));
     assert_eq!(study["arms"].as_array().unwrap().len(), 3 * 2 * 2);
     let effects = study["comparison"]["effects"].as_array().unwrap();

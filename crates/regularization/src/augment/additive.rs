@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// What it learns is the data blurred by a Gaussian of this width.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdditiveNoise {
     /// Standard deviation of the noise, from 0 up.

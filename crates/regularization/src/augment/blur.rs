@@ -29,6 +29,7 @@ pub fn gaussian_blur(x: &Tensor, sigma: &Tensor, kernel: i64) -> Tensor {
 /// Not meant for partly known data: it mixes what is unknown into what is known. Law: rows that are not picked stay, to the
 /// last bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GaussianBlur {
     /// How many images are blurred.

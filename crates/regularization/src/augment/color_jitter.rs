@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Law: rows that are not picked stay, to the last bit; the others stay in `[-1, 1]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ColorJitter {
     /// How many images are changed.

@@ -27,6 +27,7 @@ fn reflected(shift: &Tensor, side: i64) -> Tensor {
 ///
 /// Masks and hints go along, hints of a multiple of the size by that multiple of pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Crop {
     /// How many images are cut.

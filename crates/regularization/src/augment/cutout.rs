@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: rows that are not picked stay, and so does everything outside the square, to the last bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cutout {
     /// How many images lose a square.

@@ -20,6 +20,7 @@ pub fn erase(x: &Tensor, boxes: &Tensor, fill: &Tensor) -> Tensor {
 
 /// What stands in an erased box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Fill {
     /// Zeros: grey, in images.
@@ -35,6 +36,7 @@ pub enum Fill {
 /// Where the paper draws until the box fits, ours is cut to the sides. Law: rows that are not picked stay, and so does
 /// everything outside the box, to the last bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Erasing {
     /// How many images lose a box: 0.5 in the paper.

@@ -14,6 +14,7 @@ pub fn flip(x: &Tensor, rows: &Tensor, axis: i64) -> Tensor {
 ///
 /// Masks and hints go along. Law: a permutation of the pixels of each image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Flip {
     /// How many images it is for; half of them are mirrored along each axis.

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 ///
 /// For networks without a dropout of labels of their own. Without labels it does nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LabelDropout {
     /// How many rows lose their label: 0.1 to 0.2 in the paper.

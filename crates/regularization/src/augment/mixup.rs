@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 /// Label vectors `[B, D]` are mixed alike. Everything else that a row is told, class ids among it, and its index are those
 /// of the image with the larger share. Of partly known data is known what is known of both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Mixup {
     /// How many images are mixed.

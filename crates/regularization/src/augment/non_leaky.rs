@@ -37,6 +37,7 @@ const LABELS: i64 = 9;
 ///
 /// Law: with labels of zeros a model that has learned gives the distribution of the data, not of the changed data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NonLeaky {
     /// 0.12 for CIFAR-10 and 0.15 for FFHQ and AFHQ in the paper.

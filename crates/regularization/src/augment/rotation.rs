@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Masks and hints go along; images with masks are looked up at the nearest pixel, so that nothing unknown is mixed into
 /// what is known. Law: rows that are not picked stay, to the last bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
     /// How many images are turned.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// An augmentation as a recipe writes it; in a list the first acts first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AugmentTechnique {
     /// [`AdditiveNoise`].

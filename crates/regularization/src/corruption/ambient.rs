@@ -7,6 +7,7 @@ use tch::Device;
 
 /// [`Ambient`] as a recipe writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AmbientConfig {
     /// Share of the pixels of every example that nobody ever sees, in [0, 1).

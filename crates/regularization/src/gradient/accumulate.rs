@@ -9,6 +9,7 @@ use tch::Tensor;
 
 /// Settings of [`Accumulate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AccumulateConfig {
     /// Into how many equal parts a batch falls.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of [`Clip`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClipConfig {
     /// The longest gradient that is left as it is.

@@ -10,6 +10,7 @@ use tch::Tensor;
 
 /// How much of the gradient through the inner steps is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MamlOrder {
     /// As if the inner steps did not depend on the weights that they start from.
@@ -20,6 +21,7 @@ pub enum MamlOrder {
 
 /// Settings of [`Maml`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MamlConfig {
     /// The tasks, with a query.

@@ -8,6 +8,7 @@ use tch::Tensor;
 
 /// Settings of [`GradientNoise`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GradientNoiseConfig {
     /// Variance at the first step; 0.01, 0.3 or 1 in the paper.

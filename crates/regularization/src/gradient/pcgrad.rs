@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Settings of [`PcGrad`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PcGradConfig {
     /// Where the bands of noise levels meet, `ln(alpha^2 / sigma^2)`, rising; none is one band.

@@ -11,6 +11,7 @@ use crate::draws::Draws;
 
 /// Settings of [`Sam`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SamConfig {
     /// Length of the step uphill; 0.05 in the paper, 0.5 to 2 where it is adaptive.

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 /// Settings of [`InputPerturbation`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InputPerturbationConfig {
     /// The paper's `gamma`: 0.1 there, 0.15 for CIFAR-10; from 0 up.

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 /// Settings of [`MultiResolutionNoise`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MultiResolutionNoiseConfig {
     /// The discount: level `i` has weight `strength^i`; 0.8 in the article, in `[0, 1]`.

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 /// Settings of [`OffsetNoise`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OffsetNoiseConfig {
     /// Standard deviation of the offset: 0.1 in the article; from 0 up.

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 /// Settings of [`OptimalAssignment`]: none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OptimalAssignmentConfig {}
 

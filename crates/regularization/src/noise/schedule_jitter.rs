@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Settings of [`ScheduleJitter`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleJitterConfig {
     /// Standard deviation of `ln k`, from 0 up.

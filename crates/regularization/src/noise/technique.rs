@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 /// A technique around a source of noise, as a recipe writes it; in a list the first is the innermost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NoiseTechnique {
     /// [`InputPerturbation`].

@@ -24,6 +24,7 @@ use tch::{Kind, Tensor, nn};
 /// Law: a saved and loaded critic goes on bit for bit; the generator's term leaves no gradient in the critic, the
 /// critic's step none in the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AdversarialConfig {
     /// Widths of the critic's blocks.
@@ -58,6 +59,7 @@ impl Default for AdversarialConfig {
 
 /// What a critic and a model play for; of scores `[B]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AdversarialLoss {
     /// Logistic, with the generator's gradient where it loses; Goodfellow et al. 2014, section 3.

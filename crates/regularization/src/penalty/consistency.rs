@@ -14,6 +14,7 @@ use tch::Tensor;
 ///
 /// Law: 0 for a denoiser that gives one image whatever it sees; 0 at times from which no step in log SNR leads away.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyConfig {
     /// The step in log SNR, above 0.

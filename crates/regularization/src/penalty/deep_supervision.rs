@@ -11,6 +11,7 @@ use tch::Tensor;
 ///
 /// Law: with one head that predicts what the model predicts it is the loss itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DeepSupervisionConfig {
     /// How many heads, from depth 1 on. The deepest is the model's output and has its loss already: give the depth

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 ///
 /// Law: `t_min <= T <= t_max`; half the table is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DiffusionConfig {
     /// The shortest diffusion, in steps.
@@ -33,6 +34,7 @@ pub struct DiffusionConfig {
 
 /// How `t` is drawn from `1..=T`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LengthDraw {
     /// In proportion to `t`: new, long diffusions first.

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor, nn};
 ///
 /// Law: -1 where the projection is the features times a positive number; no gradient goes to the frozen network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FeatureAlignmentConfig {
     /// Where the activation is taken, as `"mid"` or `{ block = 3 }`.

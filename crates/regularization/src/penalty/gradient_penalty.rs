@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: of a linear critic it is `(|w| - 1)^2` wherever it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct GradientPenaltyConfig {
     /// Their `lambda`.

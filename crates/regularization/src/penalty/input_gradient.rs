@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: 0 where the loss does not depend on `x_t`; no row sees another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InputGradientConfig {}
 

@@ -14,6 +14,7 @@ use tch::Tensor;
 /// Law: of a linear map the mean over draws is `|J|_F^2 / d`; of a multiple `c` of the identity every draw of signs is
 /// `c^2`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JacobianConfig {
     /// How many vectors are drawn; each costs a backward pass and its graph.
@@ -26,6 +27,7 @@ pub struct JacobianConfig {
 
 /// Random vectors of unit covariance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeVectors {
     /// Independent signs: the smaller variance.

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: its gradient is `2 H g`, the product of the Hessian and the gradient, and it leaves no gradient itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LossGradientConfig {}
 

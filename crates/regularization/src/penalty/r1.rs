@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: of a linear critic it is `gamma / 2 |w|^2`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct R1Config {
     /// Its weight; 0.01 for images of 32x32 in Wang et al. 2023.

@@ -18,6 +18,7 @@ use tch::{Kind, Tensor};
 ///
 /// Law: 0 for one example, or where all texts are equal; no gradient goes to the CLIP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TextAlignmentConfig {
     /// The folder of a CLIP with both towers, as whoever builds the penalty finds it by name.

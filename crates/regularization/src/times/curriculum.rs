@@ -15,6 +15,7 @@ const LEVELS: usize = 2;
 
 /// From which end the levels are learned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// From little noise to much: the classical one.
@@ -26,6 +27,7 @@ pub enum Order {
 
 /// [`Curriculum`] as a recipe writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CurriculumConfig {
     /// Ranges of log SNR, and so stages; 1 is no curriculum.

@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 
 /// [`LevelJitter`] as a recipe writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JitterConfig {
     /// Standard deviation of the log SNR, from 0 up.

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 /// When a curriculum goes on to its next stage. Shares are of the whole run, in (0, 1): the full range is always reached.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Pace {
     /// The stages before the full range take equal parts of the first share `until` of the steps.

@@ -10,6 +10,7 @@ use tch::Tensor;
 
 /// Settings of an exponential moving average.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AverageConfig {
     /// How fast it forgets.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The decay of an exponential moving average, in `[0, 1)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EmaDecay {
     /// The same at every step.

@@ -9,6 +9,7 @@ use tch::Tensor;
 
 /// Settings of [`Lookahead`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LookaheadConfig {
     /// Fast steps to one slow one; 5 or 10 in the paper.

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 /// Settings of [`WeightNormalization`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WeightNormalizationConfig {
     /// How much of a length's change is undone: 1 all of it, as in the paper.

@@ -12,6 +12,7 @@ use tch::Tensor;
 
 /// Settings of [`Reptile`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReptileConfig {
     /// The tasks; the query is not used.

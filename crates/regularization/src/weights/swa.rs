@@ -6,6 +6,7 @@ use tch::{Kind, Tensor, nn};
 
 /// Settings of stochastic weight averaging.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SwaConfig {
     /// Share of the run at which averaging begins; 0.75 and less in the paper.

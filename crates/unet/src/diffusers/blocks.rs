@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// diffusers' blocks of the way down; a `UNetRes` before the name means the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = with_old_names))]
 #[allow(missing_docs, reason = "the names are diffusers'")]
 pub enum DownBlockType {
     #[serde(alias = "UNetResDownBlock2D")]
@@ -35,6 +36,7 @@ pub enum DownBlockType {
 
 /// diffusers' blocks of the way up; a `UNetRes` before the name means the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transform = with_old_names))]
 #[allow(missing_docs, reason = "the names are diffusers'")]
 pub enum UpBlockType {
     #[serde(alias = "UNetResUpBlock2D")]
@@ -59,11 +61,21 @@ pub enum UpBlockType {
 
 /// diffusers' blocks of the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the names are diffusers'")]
 pub enum MidBlockType {
     UNetMidBlock2D,
     UNetMidBlock2DCrossAttn,
     UNetMidBlock2DSimpleCrossAttn,
+}
+
+/// A schema that admits the names of before, too.
+#[cfg(feature = "schema")]
+fn with_old_names(schema: &mut schemars::Schema) {
+    if let Some(serde_json::Value::Array(names)) = schema.get_mut("enum") {
+        let old: Vec<_> = names.iter().filter_map(|n| Some(format!("UNetRes{}", n.as_str()?).into())).collect();
+        names.extend(old);
+    }
 }
 
 /// What the blocks of all levels share.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// One value for every level, or one for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "one value, or a list with one for each level")]
 pub enum PerLevel<T> {
     /// The same everywhere.
@@ -37,6 +38,7 @@ impl<T: Clone> PerLevel<T> {
 
 /// How time enters the residual blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimeScaleShift {
     /// Added.
@@ -48,6 +50,7 @@ pub enum TimeScaleShift {
 
 /// How a class enters; without a type, `num_class_embeds` makes a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClassEmbedType {
     /// A number, as the noise level.
@@ -62,6 +65,7 @@ pub enum ClassEmbedType {
 
 /// The kinds of time embedding that diffusers' UNets have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbeddingType {
     /// Sinusoids.
@@ -75,6 +79,7 @@ pub enum TimeEmbeddingType {
 
 /// What changes the resolution in blocks with attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ResampleType {
     /// A convolution.

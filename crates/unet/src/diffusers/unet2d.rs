@@ -10,6 +10,7 @@ use serde_json::Value;
 
 /// The configuration of diffusers' `UNet2DModel`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct UNet2DModelConfig {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 /// Whether a model carries the layers of grounded generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AttentionType {
     /// No.
@@ -22,6 +23,7 @@ pub enum AttentionType {
 
 /// Transformer blocks of the attention layers: the same everywhere, or of each level, or of each layer of each level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "a number, or a list with a number or a list for each level")]
 pub enum Depth {
     /// The same everywhere.
@@ -45,6 +47,7 @@ impl Depth {
 
 /// The configuration of diffusers' `UNet2DConditionModel`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields are diffusers', and documented there")]
 pub struct UNet2DConditionModelConfig {

@@ -14,6 +14,7 @@ use tch::{Kind, Tensor, nn};
 /// Law: a saved and loaded critic goes on bit for bit; the term leaves no gradient in the critic, the critic's step none in
 /// the autoencoder. Without gradients (a held-out measurement) neither happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchAdversaryConfig {
     /// The step from which on it is there, so that it meets images and not noise: Esser et al. 2021, section 4.

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor, nn};
 ///
 /// Law: 0 where latents are the features times a positive number; no gradient goes to the frozen network.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LatentAlignmentConfig {
     /// Multiplies the balanced term.

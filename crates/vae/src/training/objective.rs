@@ -15,6 +15,7 @@ use tch::{Kind, Tensor, nn};
 
 /// How a reconstruction differs from its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PixelLoss {
     /// Absolute difference.
@@ -41,6 +42,7 @@ impl PixelLoss {
 /// start), plus the divergence of the posterior or the codebook's loss, plus a critic and the alignment of latents. All of it
 /// is for one number of the image: their sum over the image, divided by `C H W`, so that it does not move with the size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderObjectiveConfig {
     /// How pixels are compared.
