@@ -46,7 +46,7 @@ fn one() -> f64 {
     1.0
 }
 
-/// The table's form.
+/// A curve as a table.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "CurveTable"))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]

@@ -106,6 +106,8 @@ fn fragment() -> Schema {
     let mut whole = of_toml().into_root_schema_for::<Recipe>();
     let definitions = definitions(&mut whole);
     let (mut change, definitions) = as_change(whole.as_value(), definitions);
+    let merged = "Tables are merged into those of a recipe; what lists of techniques hold comes before the recipe's own.";
+    change.insert("description".to_owned(), merged.into());
     change.insert("$defs".to_owned(), definitions.into());
     change.into()
 }
@@ -157,9 +159,12 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// Descriptions are doc comments, whose links lead nowhere outside of Rust.
+/// Descriptions are doc comments, whose links lead nowhere outside of Rust; one that is nothing else says nothing.
 fn with_plain_names(schema: &mut Schema) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace("[`", "`").replace("`]", "`").replace("`crate::", "`");
+        if text.starts_with('`') && text.ends_with("`.") && !text.contains(' ') {
+            schema.remove("description");
+        }
     }
 }

@@ -74,12 +74,12 @@ fn slips_are_refused_and_partial_tables_are_not() {
     };
     let compare = "compare = { baseline = \"few\", outcomes = ";
     let slips = [
-        changed("layers_per_block", "layers_per_blok"),
-        changed("n_train = 16", "n_trian = 16"),
+        changed("layers_per_block", "layers_per_blocks"),
+        changed("n_train = 16", "n_trains = 16"),
         changed("steps = 30", "steps = \"many\""),
         changed("batch_size = 16", "batch_size = -16"),
-        changed("kind = \"unet\"", "kind = \"unett\""),
-        changed("kind = \"min_snr\", gamma", "kind = \"min_snr\", gama"),
+        changed("kind = \"unet\"", "kind = \"unets\""),
+        changed("kind = \"min_snr\", gamma", "kind = \"min_snr\", gammas"),
         changed(", max_norm = 1.0", ""), // a list is no change to another: what it holds is whole
         changed("seeds = [0]", "seeds = []"),
         changed("seeds = [0]", "seed = 0"),
