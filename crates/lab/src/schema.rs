@@ -35,7 +35,8 @@ pub enum FileKind {
 /// What a table lacks may come from an arm, from the grid or from a fragment, so that only those can say that nothing is
 /// missing who have merged them: `heldout experiment RECIPE --check`.
 #[derive(JsonSchema)]
-#[schemars(title = "Recipe of a study", deny_unknown_fields, extend("anyOf" = [{"required": ["arms"]}, {"required": ["grid"]}]))]
+#[schemars(title = "Recipe of a study", deny_unknown_fields)]
+#[schemars(extend("if" = {"not": {"required": ["grid"]}}, "then" = {"required": ["arms"]}))]
 #[expect(dead_code, reason = "it is the outline of a file; `Study::from_table` reads it")]
 struct RecipeFile {
     /// Short name, that of the run folder.
@@ -77,7 +78,7 @@ pub fn schema(kind: FileKind) -> Result<String> {
         }
         FileKind::Study => {
             let settings = SchemaSettings::draft2020_12().for_serialize();
-            let settings = settings.with_transform(RecursiveTransform(with_plain_names));
+            let settings = settings.with_transform(RecursiveTransform(plain));
             titled("study.json", settings.into_generator().into_root_schema_for::<StudyResult>())
         }
     };
@@ -127,7 +128,7 @@ fn titled(title: &str, mut schema: Schema) -> Schema {
 /// Schemas of what is read from TOML, which has no null.
 fn of_toml() -> SchemaGenerator {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
-    settings.with_transform(RecursiveTransform(with_plain_names)).into_generator()
+    settings.with_transform(RecursiveTransform(plain)).into_generator()
 }
 
 fn without_null(schema: &mut Schema) {
@@ -159,8 +160,10 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// Descriptions are doc comments, whose links lead nowhere outside of Rust; one that is nothing else says nothing.
-fn with_plain_names(schema: &mut Schema) {
+/// Descriptions are doc comments, whose links lead nowhere outside of Rust; one that is nothing else says nothing. Formats are
+/// widths of Rust's numbers, which strict validators do not know.
+fn plain(schema: &mut Schema) {
+    schema.remove("format");
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = text.replace("[`", "`").replace("`]", "`").replace("`crate::", "`");
         if text.starts_with('`') && text.ends_with("`.") && !text.contains(' ') {

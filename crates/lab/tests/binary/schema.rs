@@ -97,7 +97,10 @@ fn slips_are_refused_and_partial_tables_are_not() {
         changed("arms = {", "arms = { narrow = { model = { block_out_channels = [4, 8] } },"),
         changed("arms = {", "arms = { sam = { with = [\"sam\"], train = { optimizer = { eps = 1e-6 } } },"),
         changed("arms = {", "arms = { edm = { schedule = { kind = \"edm\" } },"),
-        changed("arms = { few = { data = { split = { n_train = 16 } } }, many = {} }", "grid.n.key = \"data.split.n_train\"\ngrid.n.values = [16, 500]"),
+        changed(
+            "arms = { few = { data = { split = { n_train = 16 } } }, many = {} }",
+            "grid.n.key = \"data.split.n_train\"\ngrid.n.values = [16, 500]",
+        ),
         changed("checkpoint = { every = 5, keep = 3 }", ""), // the arms may have it
         changed("seeds = [0]", &format!("seeds = [0]\n{compare}[\"gap\", \"fd_infinity\"] }}")),
         changed("max_norm = 1.0", "max_norm = 1"),

@@ -73,7 +73,8 @@ pub enum MidBlockType {
 #[cfg(feature = "schema")]
 fn with_old_names(schema: &mut schemars::Schema) {
     if let Some(serde_json::Value::Array(names)) = schema.get_mut("enum") {
-        let old: Vec<_> = names.iter().filter_map(|n| Some(format!("UNetRes{}", n.as_str()?).into())).collect();
+        let old: Vec<_> =
+            names.iter().filter_map(|n| Some(format!("UNetRes{}", n.as_str()?).into())).collect();
         names.extend(old);
     }
 }

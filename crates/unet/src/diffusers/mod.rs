@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// One value for every level, or one for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "PerLevel_{T}"))]
 #[serde(untagged, expecting = "one value, or a list with one for each level")]
 pub enum PerLevel<T> {
     /// The same everywhere.
