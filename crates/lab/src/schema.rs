@@ -32,8 +32,8 @@ pub enum FileKind {
 
 /// A recipe: a base, named changes to it, and seeds.
 ///
-/// What a table lacks may come from an arm, from the grid or from a fragment, so that only those can say that nothing is
-/// missing who have merged them: `heldout experiment RECIPE --check`.
+/// What a table lacks may come from an arm, from the grid or from a fragment, so that nothing in it is required:
+/// whether anything is missing says `heldout experiment RECIPE --check`.
 #[derive(JsonSchema)]
 #[schemars(title = "Recipe of a study", deny_unknown_fields)]
 #[schemars(extend("if" = {"not": {"required": ["grid"]}}, "then" = {"required": ["arms"]}))]
@@ -59,7 +59,8 @@ struct RecipeFile {
     grid: Option<BTreeMap<String, Axis>>,
 }
 
-/// What an arm changes. Tables are merged key by key, anything else is replaced, and so is a table whose `kind` changes.
+/// What an arm changes. Tables are merged key by key; anything else is replaced, and so is a table whose `kind`
+/// changes.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "as above")]
@@ -85,7 +86,7 @@ pub fn schema(kind: FileKind) -> Result<String> {
     Ok(serde_json::to_string_pretty(&without_unused(whole))?)
 }
 
-/// The outline of the file, whose tables and those of its arms are changes: only merged are they a whole recipe.
+/// The outline of the file, whose tables and those of its arms are changes: a whole recipe once they are merged.
 fn recipe() -> Result<Schema> {
     let mut generator = of_toml();
     generator.subschema_for::<Recipe>();
@@ -107,7 +108,8 @@ fn fragment() -> Schema {
     let mut whole = of_toml().into_root_schema_for::<Recipe>();
     let definitions = definitions(&mut whole);
     let (mut change, definitions) = as_change(whole.as_value(), definitions);
-    let merged = "Tables are merged into those of a recipe; what lists of techniques hold comes before the recipe's own.";
+    let merged = "Tables are merged into those of a recipe; what lists of techniques hold comes before the \
+                  recipe's own.";
     change.insert("description".to_owned(), merged.into());
     change.insert("$defs".to_owned(), definitions.into());
     change.into()
@@ -160,8 +162,8 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// Descriptions are doc comments, whose links lead nowhere outside of Rust; one that is nothing else says nothing. Formats are
-/// widths of Rust's numbers, which strict validators do not know.
+/// Descriptions are doc comments, whose links lead nowhere outside of Rust; one that is nothing else says nothing.
+/// Formats are widths of Rust's numbers, which strict validators do not know.
 fn plain(schema: &mut Schema) {
     schema.remove("format");
     if let Some(Value::String(text)) = schema.get_mut("description") {

@@ -3,8 +3,8 @@
 use schemars::Schema;
 use serde_json::{Map, Value};
 
-/// The schema of a change to what `schema` describes, and what there is to refer to, which was `whole`: nothing is required,
-/// as deep as tables are merged. A list is replaced as a whole, so that what it holds stays as it was.
+/// The schema of a change to what `schema` describes, and what there is to refer to, which was `whole`: nothing is
+/// required, as deep as tables are merged. A list is replaced as a whole, so that what it holds stays as it was.
 pub(super) fn as_change(
     schema: &Value,
     whole: Map<String, Value>,
