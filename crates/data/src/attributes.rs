@@ -3,58 +3,159 @@
 use crate::Manifest;
 use flate2::read::GzDecoder;
 use heldout_core::{Error, Result};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What each of some attributes must be: a value of the table, or `any` for every value but none.
+/// What each of some attributes must be: a value of the table, the beginning of one with `*` behind it, or `any` for every
+/// value but none.
 pub type AttributeFilter = BTreeMap<String, String>;
 
 /// Stands for every value that is not empty.
 const ANY: &str = "any";
 
+/// The attributes of the images of a data set: a column each, an image a row.
+#[derive(Debug, Clone)]
+pub struct AttributeTable {
+    /// Short name of the data set.
+    set: String,
+    header: Vec<String>,
+    /// Value of attribute `i` of each image.
+    columns: Vec<Vec<String>>,
+    count: usize,
+}
+
+impl AttributeTable {
+    /// The table of the data set in `folder`; `field` is the setting that asks for it.
+    ///
+    /// # Errors
+    /// A set without a table, or a damaged one.
+    pub fn read(folder: &Path, field: &str) -> Result<Self> {
+        if !folder.join("dataset.toml").is_file() {
+            let reason = format!("{} has no dataset.toml that names a table of attributes", folder.display());
+            return Err(Error::config(field, reason));
+        }
+        let manifest = Manifest::read(folder)?;
+        let file = manifest.attributes.ok_or_else(|| {
+            Error::config(field, format!("{} has no table of attributes: leave it out", manifest.name))
+        })?;
+        let path = folder.join(file);
+        let text = text(&path)?;
+        let mut rows = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let header =
+            rows.next().ok_or_else(|| Error::file(&path, "is empty: a header and a row an image"))?;
+        let mut columns = vec![Vec::new(); header.len()];
+        let mut count = 0;
+        for row in rows {
+            if row.len() != header.len() {
+                let reason = format!(
+                    "line {}: {} fields, where the header has {}",
+                    count + 2,
+                    row.len(),
+                    header.len()
+                );
+                return Err(Error::file(&path, reason));
+            }
+            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+            count += 1;
+        }
+        if count != manifest.count {
+            return Err(Error::file(&path, format!("{count} rows for {} images", manifest.count)));
+        }
+        Ok(Self { set: manifest.name, header, columns, count })
+    }
+
+    /// For every image, in order, whether its attributes are as `filter` wants them.
+    ///
+    /// # Errors
+    /// An attribute that the table has not, or a value that no image has.
+    pub fn matching(&self, filter: &AttributeFilter) -> Result<Vec<bool>> {
+        let mut kept = vec![true; self.count];
+        for (attribute, wanted) in filter {
+            let place = self.header.iter().position(|name| name == attribute).ok_or_else(|| {
+                let all = self.header.join(", ");
+                Error::config(attribute, format!("is none of the attributes of {}: {all}", self.set))
+            })?;
+            let column = &self.columns[place];
+            let beginning = wanted.strip_suffix('*');
+            let fits = |value: &String| {
+                value == wanted
+                    || (wanted == ANY && !value.is_empty())
+                    || beginning.is_some_and(|b| value.starts_with(b))
+            };
+            if !column.iter().any(fits) {
+                let reason =
+                    format!("`{wanted}`: no image has this value; `{ANY}` is every value, `a*` all in a");
+                return Err(Error::config(attribute, reason));
+            }
+            kept.iter_mut().zip(column).for_each(|(kept, value)| *kept &= fits(value));
+        }
+        Ok(kept)
+    }
+}
+
 /// For every image of the data set in `folder`, in order, whether its attributes are as `filter` wants them.
 ///
 /// # Errors
-/// A set without a table; an attribute that the table has not, or a value that no image has; a damaged table.
+/// Those of [`AttributeTable::read`] and [`AttributeTable::matching`].
 pub fn matching(folder: &Path, filter: &AttributeFilter) -> Result<Vec<bool>> {
-    if !folder.join("dataset.toml").is_file() {
-        let reason = format!("{} has no dataset.toml that names a table of attributes", folder.display());
-        return Err(Error::config("filter", reason));
+    AttributeTable::read(folder, "filter")?.matching(filter).map_err(|e| e.within("filter"))
+}
+
+/// Named classes of images by their attributes, of which several may hold for an image. Their numbers are in the order of
+/// their names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttributeClasses {
+    names: Vec<String>,
+    /// Whether class `i` holds for each image of the set.
+    holds: Vec<Vec<bool>>,
+}
+
+impl AttributeClasses {
+    /// Those of `classes`, for the images of `table`.
+    ///
+    /// # Errors
+    /// Those of [`AttributeTable::matching`], within the name of the class.
+    pub fn new(table: &AttributeTable, classes: &BTreeMap<String, AttributeFilter>) -> Result<Self> {
+        let of = |(name, filter): (&String, _)| table.matching(filter).map_err(|e| e.within(name));
+        let holds = classes.iter().map(of).collect::<Result<_>>()?;
+        Ok(Self { names: classes.keys().cloned().collect(), holds })
     }
-    let manifest = Manifest::read(folder)?;
-    let file = manifest.attributes.ok_or_else(|| {
-        Error::config("filter", format!("{} has no table of attributes: leave it out", manifest.name))
-    })?;
-    let path = folder.join(file);
-    let text = text(&path)?;
-    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
-    let (header, rows) =
-        rows.split_first().ok_or_else(|| Error::file(&path, "is empty: a header and a row an image"))?;
-    if let Some(i) = rows.iter().position(|row| row.len() != header.len()) {
-        let reason =
-            format!("line {}: {} fields, where the header has {}", i + 2, rows[i].len(), header.len());
-        return Err(Error::file(&path, reason));
+
+    /// Their names, by number.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
-    if rows.len() != manifest.count {
-        let reason = format!("{} rows for {} images", rows.len(), manifest.count);
-        return Err(Error::file(&path, reason));
+
+    /// Whether a class holds for an image of the set.
+    pub fn holds(&self, class: usize, image: usize) -> bool {
+        self.holds[class][image]
     }
-    let mut kept = vec![true; rows.len()];
-    for (attribute, wanted) in filter {
-        let column = header.iter().position(|name| name == attribute).ok_or_else(|| {
-            let reason = format!("is none of the attributes of {}: {}", manifest.name, header.join(", "));
-            Error::config(format!("filter.{attribute}"), reason)
-        })?;
-        let fits = |value: &str| value == wanted || (wanted == ANY && !value.is_empty());
-        if !rows.iter().any(|row| fits(row[column])) {
-            let reason = format!("`{wanted}`: no image has this value; `{ANY}` is every value");
-            return Err(Error::config(format!("filter.{attribute}"), reason));
+
+    /// The classes that hold for each of `images`, in order.
+    ///
+    /// # Errors
+    /// An image of no class.
+    pub fn of(&self, images: &[usize]) -> Result<Vec<Vec<i64>>> {
+        let classes = 0..self.names.len();
+        let of = |image: &usize| -> Vec<i64> {
+            classes.clone().filter(|class| self.holds(*class, *image)).map(|class| class as i64).collect()
+        };
+        let all: Vec<Vec<i64>> = images.iter().map(of).collect();
+        match all.iter().filter(|classes| classes.is_empty()).count() {
+            0 => Ok(all),
+            n => {
+                let reason = format!(
+                    "{n} of {} images are of none of {}: name a class for them, as of an attribute's other values",
+                    all.len(),
+                    self.names.join(", ")
+                );
+                Err(Error::config("classes", reason))
+            }
         }
-        kept.iter_mut().zip(rows).for_each(|(kept, row)| *kept &= fits(row[column]));
     }
-    Ok(kept)
 }
 
 /// A plain or gzipped table without quotes.

@@ -1,17 +1,18 @@
 //! What a model is told of training images.
 
-use crate::ImageSet;
 use crate::batches::below;
+use crate::{AttributeFilter, ImageSet};
 use heldout_core::{Error, Result, stream};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a model is told of a training image. Labels that mean nothing, and those that belong to one image
 /// alone, make a model copy; Gu et al. 2023.
 ///
 /// Labels are a matter of training images alone: of held-out ones nothing is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LabelConfig {
@@ -29,6 +30,12 @@ pub enum LabelConfig {
     },
     /// A class of its own: its place in the training set.
     Unique {},
+    /// One of the classes that hold for it, drawn anew at every step: see [`DrawnLabels`](crate::DrawnLabels).
+    Attributes {
+        /// What each class is, by name, in sets with a table of attributes. For every training image one holds at
+        /// least. Their numbers are in the order of their names.
+        classes: BTreeMap<String, AttributeFilter>,
+    },
 }
 
 impl Default for LabelConfig {
@@ -42,6 +49,16 @@ impl LabelConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             Self::Random { classes: 0, .. } => Err(Error::config("classes", "0: at least 1 is needed")),
+            Self::Attributes { classes } if classes.is_empty() => {
+                Err(Error::config("classes", "none: name one at least, as glasses = { glasses = \"any\" }"))
+            }
+            Self::Attributes { classes } => match classes.iter().find(|(_, filter)| filter.is_empty()) {
+                Some((name, _)) => {
+                    let reason = "holds for every image and tells nothing: name an attribute and its value";
+                    Err(Error::config(format!("classes.{name}"), reason))
+                }
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -54,15 +71,16 @@ impl LabelConfig {
             Self::None {} => None,
             Self::Random { classes, .. } => Some(i64::from(*classes)),
             Self::Unique {} => Some(n_train as i64),
+            Self::Attributes { classes } => Some(classes.len() as i64),
         }
     }
 
     /// The class of each of the images `train` of `set`, in their order; `None` where nothing is told of
-    /// them.
+    /// them, or where it changes from step to step.
     pub fn of(&self, set: &ImageSet, train: &[usize]) -> Option<Vec<i64>> {
         match self {
             Self::True {} => set.labels.as_ref().map(|all| train.iter().map(|i| all[*i]).collect()),
-            Self::None {} => None,
+            Self::None {} | Self::Attributes { .. } => None,
             Self::Random { classes, seed } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(stream(*seed, "random labels", 0, 0));
                 Some(train.iter().map(|_| below(&mut rng, u64::from(*classes)) as i64).collect())

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attribute_decoder;
 mod classifier;
 mod clip;
 mod config;
@@ -9,8 +10,10 @@ mod encoder;
 mod images;
 mod lpips;
 mod pixels;
+mod small;
 mod torchscript;
 
+pub use attribute_decoder::{AttributeDecoder, DecodedClass};
 pub use classifier::{Classifier, ClassifierConfig, Labelled};
 pub use clip::{ClipText, ClipTokenizer, ClipVision, TextOutput, Tokens, Truncation};
 pub use config::{DataSet, FeaturesConfig, Resources};

@@ -8,7 +8,7 @@ use crate::machine::peak_rss_bytes;
 use crate::monitor::{Looks, monitor, network};
 use crate::parts::Parts;
 use crate::progress::{Bar, Progress, go_on, seconds_of};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Sides};
 use crate::regularization::RegularizationConfig;
 use crate::result::{ArmResult, LevelGap, QualityResult};
 use crate::sink::ArmSink;
@@ -16,7 +16,7 @@ use crate::space::{Source, Space};
 use crate::study::RESULT;
 use anyhow::{Result, anyhow};
 use heldout_core::{Batch, BatchSource, Clock, Error, Observer, Preconditioned, stream};
-use heldout_data::{Batches, Examples, ImageSet, LatentCache, Split, find};
+use heldout_data::{AttributeClasses, Batches, DrawnLabels, Examples, ImageSet, LatentCache, Split, find};
 use heldout_features::FeaturesConfig;
 use heldout_train::{
     Checkpoints, EarlyStopping, Ending, Event, KeptAverages, Run, TrainLogger, Training, ValidationSets,
@@ -35,8 +35,12 @@ pub(crate) struct Arm<'a> {
     pub(crate) seed: u64,
     pub(crate) recipe: &'a Recipe,
     pub(crate) device: Device,
-    set: Rc<ImageSet>,
-    split: Split,
+    pub(crate) set: Rc<ImageSet>,
+    pub(crate) split: Split,
+    /// What `data.exclude` has left out of the training images.
+    pub(crate) excluded: Vec<usize>,
+    /// What images are told by their attributes.
+    pub(crate) classes: Option<AttributeClasses>,
     /// How often each training image stands in an epoch.
     multiplicity: Vec<usize>,
     /// What the model works on.
@@ -80,7 +84,7 @@ impl<'a> Arm<'a> {
         device: Device,
     ) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
-        let (split, multiplicity) = recipe.data.divide(&set, root)?;
+        let Sides { split, multiplicity, excluded, classes } = recipe.data.divide(&set, root)?;
         let space = Space::of(recipe, set.shape.map(|n| n as i64), device)?;
         let [channels, height, width] = space.shape;
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
@@ -122,6 +126,8 @@ impl<'a> Arm<'a> {
             device,
             set,
             split,
+            excluded,
+            classes,
             multiplicity,
             space,
             train,
@@ -132,6 +138,7 @@ impl<'a> Arm<'a> {
             bases,
         };
         arm.batches()?;
+        arm.drawn_classes()?;
         Ok(arm)
     }
 
@@ -187,7 +194,7 @@ impl<'a> Arm<'a> {
         Ok(batch)
     }
 
-    /// What the model is told of each training image, where it is told anything.
+    /// What the model is told of each training image, where it is told the same at every step.
     pub(crate) fn train_labels(&self) -> Option<Vec<i64>> {
         self.recipe.data.labels.of(&self.set, &self.split.train)
     }
@@ -201,7 +208,23 @@ impl<'a> Arm<'a> {
 
     /// Batches as the model is given them, with what it is told of them.
     pub(crate) fn encoded(&self, batches: Batches) -> Result<Box<dyn BatchSource>> {
-        self.captioned(self.space.source(self.recipe, batches, self.seed)?)
+        let source = self.space.source(self.recipe, batches, self.seed)?;
+        self.captioned(match self.drawn_classes()? {
+            None => source,
+            Some(classes) => {
+                let seed = (stream(self.seed, "labels", 0, 0), 0);
+                Box::new(
+                    DrawnLabels::new(source, self.of_examples(&classes), seed)
+                        .map_err(|e| e.within("data"))?,
+                )
+            }
+        })
+    }
+
+    /// The classes of each training image, of which it is told one at a step.
+    fn drawn_classes(&self) -> Result<Option<Vec<Vec<i64>>>> {
+        let of = self.classes.as_ref().map(|classes| classes.of(&self.split.train));
+        Ok(of.transpose().map_err(|e| e.within("data.labels"))?)
     }
 
     fn batches_of(&self, size: usize) -> Result<Batches> {
@@ -217,9 +240,9 @@ impl<'a> Arm<'a> {
 
     /// What every training image has, for each of the examples: cached latents are of several versions of the images, all
     /// images once and then again.
-    fn of_examples<T: Copy>(&self, images: &[T]) -> Vec<T> {
+    fn of_examples<T: Clone>(&self, images: &[T]) -> Vec<T> {
         let n = self.latents.as_ref().map_or(images.len(), |latents| latents.len());
-        images.iter().copied().cycle().take(n).collect()
+        images.iter().cloned().cycle().take(n).collect()
     }
 
     fn observers(
@@ -382,6 +405,7 @@ impl<'a> Arm<'a> {
             metrics: e.metrics,
             latent: e.latent,
             adapter: e.adapter,
+            composed: e.composed,
             loss_train: mean(&train),
             loss_held_out: mean(&held_out),
             gap_by_level,

@@ -1,6 +1,7 @@
 //! Every arm beside the baseline, paired by seed.
 
 use crate::adapter::AdapterResult;
+use crate::compose::ComposedResult;
 use crate::recipe::Recipe;
 use crate::result::ArmResult;
 use anyhow::Result;
@@ -49,13 +50,17 @@ pub enum Outcome {
     HintDistance,
     /// How varied samples of one hint are, relative to samples without one.
     Diversity,
+    /// Share of samples as they were asked for, the mean over the combinations of `compose`.
+    Composed,
     /// Of the recipe's `monitor.metrics`, against held-out images where the metric compares two sets.
     Metric(FeatureMetric),
 }
 
-use Outcome::{Diversity, EdgeF1, FMem, FMemTransformed, Gap, HintDistance, LossHeldOut, LossTrain, Quality};
+use Outcome::{
+    Composed, Diversity, EdgeF1, FMem, FMemTransformed, Gap, HintDistance, LossHeldOut, LossTrain, Quality,
+};
 
-const NAMES: [(Outcome, &str, &str); 9] = [
+const NAMES: [(Outcome, &str, &str); 10] = [
     (LossHeldOut, "loss_held_out", "held-out loss"),
     (LossTrain, "loss_train", "training loss"),
     (Gap, "gap", "held-out minus training loss"),
@@ -65,6 +70,7 @@ const NAMES: [(Outcome, &str, &str); 9] = [
     (EdgeF1, "edge_f1", "F1 of edges"),
     (HintDistance, "hint_distance", "distance to the hints that were given, relative to none"),
     (Diversity, "diversity", "variety of the samples of a hint, relative to none"),
+    (Composed, "composed", "share of samples as asked"),
 ];
 
 impl Outcome {
@@ -90,6 +96,7 @@ impl Outcome {
         match self {
             Self::EdgeF1
             | Self::Diversity
+            | Self::Composed
             | Self::Metric(Precision | Recall | Density | Coverage | Realism | AuthPct | Vendi) => {
                 Direction::HigherIsBetter
             }
@@ -109,6 +116,7 @@ impl Outcome {
             Self::EdgeF1 => arm.adapter.as_ref().map(|a| a.edge_f1),
             Self::HintDistance => arm.adapter.as_ref().and_then(AdapterResult::hint_distance),
             Self::Diversity => arm.adapter.as_ref().and_then(|a| a.diversity),
+            Self::Composed => arm.composed.as_ref().map(ComposedResult::mean),
             Self::Metric(metric) => {
                 let named = |name: &str| name.split('(').next() == Some(metric.title());
                 let (_, found) = arm.metrics.iter().find(|(name, _)| named(name))?;
@@ -199,6 +207,12 @@ impl CompareConfig {
                 );
                 return Err(Error::config("outcomes", reason));
             }
+        }
+        let without = arms.iter().find(|(_, recipe)| recipe.compose.is_none());
+        if let Some((name, _)) = without.filter(|_| outcomes.contains(&Composed)) {
+            let reason =
+                format!("composed is not measured in {name}: say what is asked for in a table compose");
+            return Err(Error::config("outcomes", reason));
         }
         if outcomes.is_empty() {
             return Err(Error::config("outcomes", "none: name one at least, as loss_held_out"));

@@ -3,6 +3,7 @@
 use crate::adapter::{Adaptation, AdapterResult, Samples, measure};
 use crate::arm::Arm;
 use crate::assemble::{Told, generate, guided, rows_from, untold};
+use crate::compose::{ComposedResult, compose};
 use crate::conditions::SampleConditions;
 use crate::monitor::Looks;
 use crate::recipe::SampleConfig;
@@ -25,6 +26,8 @@ pub(crate) const FLOOR_IMAGES: i64 = 1000;
 const COPIER_SAMPLES: u64 = 64;
 /// Hints that are followed a second time, with other noise, to see how much they leave open.
 const AGAIN: u64 = 64;
+/// The purpose of the draws of final samples.
+pub(crate) const FINAL: &str = "final samples";
 /// Images of the grid that is kept as a picture.
 const GRID: i64 = 64;
 
@@ -42,6 +45,8 @@ pub(crate) struct Evaluated {
     pub(crate) latent: Option<LatentCopies>,
     /// Of an adapter that looks at hints.
     pub(crate) adapter: Option<AdapterResult>,
+    /// Of samples that were asked for combinations.
+    pub(crate) composed: Option<ComposedResult>,
 }
 
 /// Samples with the weights as they are, measures, and writes `samples.png`, `final.safetensors` and `final.json`.
@@ -55,7 +60,7 @@ pub(crate) fn evaluate(
     let (recipe, seed) = (arm.recipe, arm.seed);
     let (space, rows) = (&arm.space, recipe.sample.batch_size);
     let sample = |denoiser: &dyn Denoiser, config: &SampleConfig, n: u64, told: &Told<'_>| {
-        let seed = stream(seed, "final samples", 0, 0);
+        let seed = stream(seed, FINAL, 0, 0);
         generate(denoiser, config, (space, told), 0..n, seed, arm.device)
     };
     let told = arm.sample_conditions(recipe.sample.samples)?;
@@ -114,7 +119,8 @@ pub(crate) fn evaluate(
             measure(arm, (model, adaptation), samples, &rows_from(&arm.held_out, 0, n as i64))?
         }
     };
-    Ok(Evaluated { exact, transformed, copier, quality, metrics, latent, adapter })
+    let composed = compose(arm, model, &generated, folder)?;
+    Ok(Evaluated { exact, transformed, copier, quality, metrics, latent, adapter, composed })
 }
 
 /// Copies among latents, and among the autoencoder's own images of held-out ones.

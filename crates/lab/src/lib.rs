@@ -12,6 +12,7 @@ mod captioned;
 mod clip;
 mod compare;
 mod compare_runs;
+mod compose;
 mod conditions;
 mod cost;
 mod describe;
@@ -67,6 +68,7 @@ pub use captioned::TextConfig;
 pub use clip::ClipRequest;
 pub use compare::{CompareConfig, Comparison, Effect, Outcome};
 pub use compare_runs::{ArmPair, RunComparison, compare_runs};
+pub use compose::{AskedConfig, AskedResult, ComposeConfig, ComposedResult};
 pub use cost::{Cost, CostRequest, costs};
 pub use describe::{
     DescribeRequest, Described, Description, PartDescription, PipelineDescription, describe, describe_any,

@@ -8,12 +8,14 @@ pub use data::DataConfig;
 pub use grid::Place;
 
 pub(crate) use grid::Axis;
+pub(crate) use data::Sides;
 pub(crate) use tables::{apply_all, parse, read_table};
 
 use crate::adapter::{AdapterConfig, Base, check_bases, with_base_model};
 use crate::analysis::AnalysisConfig;
 use crate::captioned::{self, TextConfig};
 use crate::compare::CompareConfig;
+use crate::compose::ComposeConfig;
 use crate::dirs::find_fragment;
 use crate::hash::of_text;
 use crate::regularization::RegularizationConfig;
@@ -73,6 +75,9 @@ pub struct Recipe {
     pub monitor: MonitorConfig,
     /// The final samples.
     pub sample: SampleConfig,
+    /// Combinations of conditions that further samples are asked for at the end; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compose: Option<ComposeConfig>,
     /// What is kept.
     pub checkpoint: CheckpointConfig,
 }
@@ -215,6 +220,7 @@ impl Recipe {
         self.check_conditions()?;
         self.check_data()?;
         self.latent.as_ref().map_or(Ok(()), LatentConfig::check).map_err(|e| e.within("latent"))?;
+        self.compose.as_ref().map_or(Ok(()), |c| c.check(self)).map_err(|e| e.within("compose"))?;
         if let Some(adapter) = &self.adapter {
             adapter.check(self).map_err(|e| e.within("adapter"))?;
             if self.initial_weights.is_some() {
@@ -336,6 +342,9 @@ impl Recipe {
         self.monitor.sampling_steps = self.monitor.sampling_steps.min(2);
         if let Some(latent) = &mut self.latent {
             (latent.autoencoder_steps, latent.cache) = (Some(1), Some(cache.to_owned()));
+        }
+        if let Some(compose) = &mut self.compose {
+            compose.decoder.steps = compose.decoder.steps.min(STEPS);
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::adapter::AdapterResult;
 use crate::analysis::AnalysisResult;
 use crate::compare::Comparison;
+use crate::compose::ComposedResult;
 use heldout_core::Measurement;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ pub struct ArmResult {
     /// Of an adapter that looks at hints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterResult>,
+    /// Of samples that were asked for combinations of conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub composed: Option<ComposedResult>,
     /// Mean over noise levels of the denoising loss on training images (averaged weights).
     pub loss_train: f64,
     /// The same on held-out images.

@@ -1,6 +1,7 @@
 //! How recipes are read and merged.
 
 mod calibration;
+mod compositional;
 mod training_sets;
 
 use crate::recipe::Study;

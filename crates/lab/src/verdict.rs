@@ -3,19 +3,22 @@
 use crate::adapter::AdapterResult;
 use crate::analysis::AnalysisResult;
 use crate::compare::{Comparison, Effect, signed};
+use crate::compose;
 use crate::recipe::Study;
 use crate::result::ArmResult;
 use heldout_statistics::Evidence;
 
-/// What the study asks, answered: by its analysis, by its comparison, or else by who copies.
+/// What the study asks, answered: by samples of combinations, by its analysis, by its comparison, or else by who copies.
 pub(crate) fn verdict(
     study: &Study,
     results: &[ArmResult],
     comparison: Option<&Comparison>,
     analysis: Option<&AnalysisResult>,
 ) -> String {
-    let said: Vec<String> =
-        analysis.map(AnalysisResult::answer).into_iter().chain(comparison.map(effects)).collect();
+    let arms: Vec<&str> = study.arms.iter().map(|(name, _)| name.as_str()).collect();
+    let composed = compose::answer(&arms, results);
+    let analysed = analysis.map(AnalysisResult::answer);
+    let said: Vec<String> = composed.into_iter().chain(analysed).chain(comparison.map(effects)).collect();
     if said.is_empty() { copies(study, results) } else { said.join(" ") }
 }
 

@@ -183,7 +183,7 @@ fn labels_are_written_by_kind() {
         ("kind = \"random\"\nclasses = 9\nseed = 2", LabelConfig::Random { classes: 9, seed: 2 }),
         ("kind = \"unique\"", LabelConfig::Unique {}),
     ] {
-        assert_eq!(read(text), Ok(config));
+        assert_eq!(read(text), Ok(config.clone()));
         assert_eq!(read(&toml::to_string(&config).unwrap()), Ok(config));
     }
     for text in ["kind = \"unique\"\nclasses = 3", "kind = \"random\"\nclasses = 3", "kind = \"rand\""] {

@@ -1,5 +1,6 @@
 //! Networks against their peers, and input that they cannot take.
 
+mod attribute_decoder;
 mod classifier;
 mod clip;
 mod config;

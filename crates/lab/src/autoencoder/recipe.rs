@@ -119,10 +119,11 @@ impl AutoencoderRecipe {
         if let Some((field, _)) = least.into_iter().find(|(_, n)| *n == 0) {
             return Err(Error::config(field, "0: at least 1 is needed"));
         }
-        let DataConfig { name: _, split: _, filter, classes, labels, repeat } = &self.data;
+        let DataConfig { name: _, split: _, filter, classes, exclude, labels, repeat } = &self.data;
         let of_denoisers = [
             ("filter", !filter.is_empty()),
             ("classes", !classes.is_empty()),
+            ("exclude", !exclude.is_empty()),
             ("labels", *labels != LabelConfig::default()),
             ("repeat", !repeat.is_empty()),
         ];

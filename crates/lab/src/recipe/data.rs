@@ -3,8 +3,8 @@
 use super::Recipe;
 use heldout_core::{Error, Result};
 use heldout_data::{
-    AttributeFilter, ImageSet, LabelConfig, RepeatConfig, Split, SplitConfig, check_repeat, find, matching,
-    multiplicity,
+    AttributeClasses, AttributeFilter, AttributeTable, ImageSet, LabelConfig, RepeatConfig, Split,
+    SplitConfig, check_repeat, find, multiplicity,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,13 +19,17 @@ pub struct DataConfig {
     pub name: String,
     /// How it is divided.
     pub split: SplitConfig,
-    /// Of both sides those images alone whose attributes are these; `any` is every value but none. All if
-    /// absent.
+    /// Of both sides those images alone whose attributes are these; `any` is every value but none, `a*` every
+    /// value that begins with `a`. All if absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: AttributeFilter,
     /// Of both sides the images of these classes alone. All if absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<i64>,
+    /// Training images with all attributes of one of these are left out; the held-out side keeps them. For
+    /// combinations that a model has never seen; Okawa et al. 2023.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<AttributeFilter>,
     /// What the model is told of training images; their classes if absent. Validation and samples are told no
     /// class, so that `f_mem` is that of unconditional samples whatever this is.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -41,35 +45,52 @@ fn is_default(labels: &LabelConfig) -> bool {
 }
 
 impl DataConfig {
-    /// Both sides of `set`, of which a filter leaves the images that it wants, each where it would be without
-    /// one; and how often each training image stands in an epoch. `root` is the folder of shipped data sets.
-    pub(crate) fn divide(&self, set: &ImageSet, root: &Path) -> Result<(Split, Vec<usize>)> {
-        let mut split = Split::new(set, self.split).map_err(|e| e.within("data.split"))?;
-        let mut times = multiplicity(&self.repeat, split.train.len());
-        let filter = &self.filter;
-        if filter.is_empty() && self.classes.is_empty() {
-            return Ok((split, times));
+    /// Both sides of `set`, of which `filter`, `classes` and `exclude` leave what they want, each image where it would be
+    /// without them; and what the recipe says of single images. `root` is the folder of shipped data sets.
+    pub(crate) fn divide(&self, set: &ImageSet, root: &Path) -> Result<Sides> {
+        let split = Split::new(set, self.split).map_err(|e| e.within("data.split"))?;
+        let multiplicity = multiplicity(&self.repeat, split.train.len());
+        let mut sides = Sides { split, multiplicity, excluded: Vec::new(), classes: None };
+        let mut kept = self.of_classes(set)?;
+        let Some(table) = self.table(root)? else {
+            sides.keep(self, &kept, &kept)?;
+            return Ok(sides);
+        };
+        let matching = table.matching(&self.filter).map_err(|e| e.within("data.filter"))?;
+        kept.iter_mut().zip(matching).for_each(|(kept, matching)| *kept &= matching);
+        let mut trained = kept.clone();
+        for (i, filter) in self.exclude.iter().enumerate() {
+            let out = table.matching(filter).map_err(|e| e.within(&format!("data.exclude[{i}]")))?;
+            trained.iter_mut().zip(out).for_each(|(trained, out)| *trained &= !out);
         }
-        let mut kept = vec![true; set.len()];
-        if !filter.is_empty() {
-            kept = matching(&find(&self.name, root)?, filter).map_err(|e| e.within("data"))?;
+        sides.keep(self, &kept, &trained)?;
+        if let LabelConfig::Attributes { classes } = &self.labels {
+            let classes = AttributeClasses::new(&table, classes);
+            sides.classes = Some(classes.map_err(|e| e.within("data.labels.classes"))?);
         }
-        self.of_classes(set)?.iter().zip(&mut kept).for_each(|(of, kept)| *kept &= of);
-        self.check_filtered(&split.train, &kept)?;
-        let mut of_train = split.train.iter().map(|i| kept[*i]);
-        times.retain(|_| of_train.next().unwrap_or(false));
-        for (side, images) in [("training", &mut split.train), ("held-out", &mut split.held_out)] {
-            images.retain(|i| kept[*i]);
-            if images.is_empty() {
-                let (field, asked) = match filter.is_empty() {
-                    true => ("data.classes", format!("{:?}", self.classes)),
-                    false => ("data.filter", format!("{filter:?}")),
-                };
-                let reason = format!("{asked}: no {side} image is left, take more of them or ask for others");
-                return Err(Error::config(field, reason));
-            }
+        Ok(sides)
+    }
+
+    /// The last setting that leaves images out, and what it asks for.
+    fn narrowest(&self) -> (&'static str, String) {
+        let Self { filter, classes, exclude, .. } = self;
+        match (exclude.is_empty(), filter.is_empty()) {
+            (false, _) => ("exclude", format!("{exclude:?}")),
+            (true, false) => ("filter", format!("{filter:?}")),
+            (true, true) => ("classes", format!("{classes:?}")),
         }
-        Ok((split, times))
+    }
+
+    /// The table of attributes, where something asks for it.
+    fn table(&self, root: &Path) -> Result<Option<AttributeTable>> {
+        let by_attributes = matches!(self.labels, LabelConfig::Attributes { .. });
+        let asked = [
+            ("filter", !self.filter.is_empty()),
+            ("exclude", !self.exclude.is_empty()),
+            ("labels", by_attributes),
+        ];
+        let Some((field, _)) = asked.into_iter().find(|(_, asked)| *asked) else { return Ok(None) };
+        Ok(Some(AttributeTable::read(&find(&self.name, root)?, &format!("data.{field}"))?))
     }
 
     /// Which images are of the classes that are asked for.
@@ -101,15 +122,14 @@ impl DataConfig {
         });
     }
 
-    /// Whether a filter or classes leave an image of every group.
-    fn check_filtered(&self, train: &[usize], kept: &[bool]) -> Result<()> {
+    /// Whether an image of every group is left.
+    fn check_groups(&self, train: &[usize], kept: &[bool]) -> Result<()> {
         let mut rest = train;
         for (i, RepeatConfig { images, .. }) in self.repeat.iter().enumerate() {
             let Some((group, others)) = rest.split_at_checked(*images) else { break };
             if !group.iter().any(|i| kept[*i]) {
-                let reason = format!(
-                    "{images}: data.filter or data.classes leaves none of these images: take more of them"
-                );
+                let (field, _) = self.narrowest();
+                let reason = format!("{images}: data.{field} leaves none of these images: take more of them");
                 return Err(Error::config(format!("data.repeat[{i}].images"), reason));
             }
             rest = others;
@@ -124,6 +144,38 @@ impl DataConfig {
             0 => "train".to_owned(),
             skip => format!("train-from-{skip}"),
         }
+    }
+}
+
+/// The two sides of a data set, and what a recipe says of single images.
+#[derive(Debug)]
+pub(crate) struct Sides {
+    pub(crate) split: Split,
+    /// How often each training image stands in an epoch.
+    pub(crate) multiplicity: Vec<usize>,
+    /// What `data.exclude` has left out of the training images.
+    pub(crate) excluded: Vec<usize>,
+    /// What images are told by their attributes, where that is what they are told.
+    pub(crate) classes: Option<AttributeClasses>,
+}
+
+impl Sides {
+    /// Keeps what `kept` says of the whole set, and of the training images what `trained` does.
+    fn keep(&mut self, config: &DataConfig, kept: &[bool], trained: &[bool]) -> Result<()> {
+        let Split { train, held_out, .. } = &mut self.split;
+        config.check_groups(train, trained)?;
+        let mut of_train = train.iter().map(|i| trained[*i]);
+        self.multiplicity.retain(|_| of_train.next().unwrap_or(false));
+        self.excluded = train.iter().copied().filter(|i| kept[*i] && !trained[*i]).collect();
+        for (side, images, kept) in [("training", train, trained), ("held-out", held_out, kept)] {
+            images.retain(|i| kept[*i]);
+            if images.is_empty() {
+                let (field, of) = config.narrowest();
+                let reason = format!("{of}: no {side} image is left, take more of them or another {field}");
+                return Err(Error::config(format!("data.{field}"), reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -144,14 +196,25 @@ impl Recipe {
                      model.num_class_embeds), or tell it labels"
                 ));
             }
+            LabelConfig::Attributes { .. } if self.sample.labels.is_some() => {
+                let reason =
+                    "train, where labels change from step to step: leave it out, or ask with a table compose";
+                return Err(Error::config("sample.labels", reason));
+            }
+            LabelConfig::Attributes { classes } => Some(classes.len() as i64),
             LabelConfig::Random { classes, .. } => Some(i64::from(*classes)),
             // How many are left is known when the data are open.
             LabelConfig::Unique {} => {
-                Some(split.n_train as i64).filter(|_| filter.is_empty() && self.data.classes.is_empty())
+                let all = filter.is_empty() && self.data.classes.is_empty() && self.data.exclude.is_empty();
+                Some(split.n_train as i64).filter(|_| all)
             }
         };
         if classes == 0 {
-            let kind = if matches!(labels, LabelConfig::Unique {}) { "unique" } else { "random" };
+            let kind = match labels {
+                LabelConfig::Unique {} => "unique",
+                LabelConfig::Attributes { .. } => "attributes",
+                _ => "random",
+            };
             let needed = told.unwrap_or(split.n_train as i64);
             return refuse(format!(
                 "{kind}, where the model knows no classes: set its model.num_classes (model.num_class_embeds) to \
@@ -173,6 +236,7 @@ impl Recipe {
             (None, _) => "a data set of no labels".to_owned(),
             (Some(n), LabelConfig::Random { .. }) => format!("{n} random labels"),
             (Some(n), LabelConfig::Unique {}) => format!("{n} unique labels"),
+            (Some(n), LabelConfig::Attributes { .. }) => format!("{n} classes by attributes"),
             (Some(n), _) => format!("a data set of {n} classes"),
         };
         let beside = null.map_or(String::new(), |null| format!(" beside {null}, the null class"));

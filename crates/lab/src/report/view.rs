@@ -5,6 +5,7 @@ use super::pictures::{Choice, Triple, bytes, sheet, triples};
 use super::plots::{Curve, Dot, color, curves, shares};
 use super::study::{StudyView, study_view};
 use crate::adapter::lines;
+use crate::compose;
 use crate::record::Record;
 use crate::result::{ArmResult, LevelGap};
 use anyhow::Result;
@@ -42,6 +43,11 @@ pub(crate) struct Page {
     facts: BTreeMap<String, String>,
     notes: Vec<String>,
     shape: Option<String>,
+}
+
+/// What is measured of some arms alone, in lines.
+fn measured(r: &ArmResult) -> impl Iterator<Item = String> {
+    lines(r).into_iter().chain(compose::lines(r))
 }
 
 #[derive(Debug, Serialize)]
@@ -143,7 +149,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         seeds: run.info.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         data: run.info.data.clone(),
         facts,
-        notes: notes.chain(stopped).chain(latents).chain(done.iter().flat_map(|r| lines(r))).collect(),
+        notes: notes.chain(stopped).chain(latents).chain(done.iter().flat_map(|r| measured(r))).collect(),
         shape,
     })
 }

@@ -105,6 +105,9 @@ fn content(arm: &Arm<'_>) -> Result<String> {
     if let Some(texts) = &arm.texts {
         hash.update(serde_json::to_string(texts.prompts.texts())?);
     }
+    if let Some(classes) = &arm.classes {
+        hash.update(serde_json::to_string(classes)?);
+    }
     Ok(hex(hash))
 }
 
