@@ -96,14 +96,6 @@ impl AttributeTable {
     }
 }
 
-/// For every image of the data set in `folder`, in order, whether its attributes are as `filter` wants them.
-///
-/// # Errors
-/// Those of [`AttributeTable::read`] and [`AttributeTable::matching`].
-pub fn matching(folder: &Path, filter: &AttributeFilter) -> Result<Vec<bool>> {
-    AttributeTable::read(folder, "filter")?.matching(filter).map_err(|e| e.within("filter"))
-}
-
 /// Named classes of images by their attributes, of which several may hold for an image. Their numbers are in the order of
 /// their names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -25,7 +25,7 @@ mod summary;
 mod walk;
 
 pub use array_images::PixelRange;
-pub use attributes::{AttributeClasses, AttributeFilter, AttributeTable, matching};
+pub use attributes::{AttributeClasses, AttributeFilter, AttributeTable};
 pub use batches::{Batches, permutation};
 pub use captions::Captions;
 pub use drawn_labels::DrawnLabels;

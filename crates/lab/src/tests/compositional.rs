@@ -128,6 +128,7 @@ fn what_cannot_be_asked_for_is_told() {
         ],
         &["4 classes by attributes", "null class"],
     );
+    says(&["data.filter={nose=\"any\"}"], &["data.filter.nose", "glasses"]);
     says(&["data.exclude=[{nose=\"any\"}]"], &["data.exclude[0].nose", "glasses"]);
     says(&["data.exclude=[{}]"], &["data.exclude", "no training image"]);
     says(&["data.exclude=[{glasses=\"any\"},{glasses=\"\"}]"], &["data.exclude", "no training image"]);
