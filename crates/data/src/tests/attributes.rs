@@ -3,7 +3,6 @@
 use super::datasets;
 use crate::{
     AttributeClasses, AttributeFilter, AttributeTable, Batches, DrawnLabels, ImageSet, LabelConfig, Manifest,
-    matching,
 };
 use flate2::{Compression, write::GzEncoder};
 use heldout_core::{BatchSource, Clock};
