@@ -18,7 +18,10 @@ def write_idx(path: Path, array: np.ndarray) -> str:
 
 
 def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray | None, extra_files: dict, **fields) -> None:
-    """`images.idx.gz`, `labels.idx.gz`, `dataset.toml`; `extra_files` maps keys of dataset.toml to file names."""
+    """`images.idx.gz`, `labels.idx.gz`, `dataset.toml`; `extra_files` maps keys of dataset.toml to file names.
+
+    Images are `[N, H, W]` or `[N, H, W, 3]`; with `frames` among the fields they are grey clips `[N, T, H, W]`.
+    """
     files = {"images": "images.idx.gz"}
     sums = {"images.idx.gz": write_idx(folder / "images.idx.gz", images)}
     if labels is not None:
@@ -27,8 +30,8 @@ def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray | None, e
     for key, name in extra_files.items():
         files[key] = name
         sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    count, height, width = images.shape[:3]
-    shape = dict(count=count, height=height, width=width, channels=images.shape[3] if images.ndim == 4 else 1)
+    count, height, width, *channels = (images[:, 0] if "frames" in fields else images).shape
+    shape = dict(count=count, height=height, width=width, channels=channels[0] if channels else 1)
     classes = {"classes": fields.pop("classes")} if "classes" in fields else {}
     lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in (fields | files | shape | classes).items()]
     lines += ["", "[sha256]"] + [f'"{k}" = "{v}"' for k, v in sums.items()]

@@ -36,6 +36,8 @@ pub(crate) struct DataSet {
     title: String,
     source: String,
     license: String,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    frames: usize,
     images: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<String>,
@@ -48,6 +50,14 @@ pub(crate) struct DataSet {
     #[serde(default)]
     classes: Vec<String>,
     sha256: BTreeMap<String, String>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(frames: &usize) -> bool {
+    *frames == 1
 }
 
 /// Where the four IDX files of an MNIST come from.
@@ -148,15 +158,16 @@ pub(crate) fn shipped() -> Result<Vec<DataSet>> {
 }
 
 fn list() -> Result<()> {
-    println!("{:20} {:>7}  {:9} {:14} title", "name", "images", "pixels", "licence");
+    println!("{:20} {:>7}  {:18} {:14} title", "name", "images", "pixels", "licence");
     for s in shipped()? {
-        let pixels = format!("{}x{}x{}", s.width, s.height, s.channels);
-        println!("{:20} {:>7}  {pixels:9} {:14} {}", s.name, s.count, s.license, s.title);
+        let frames = if s.frames > 1 { format!(", {} frames", s.frames) } else { String::new() };
+        let pixels = format!("{}x{}x{}{frames}", s.width, s.height, s.channels);
+        println!("{:20} {:>7}  {pixels:18} {:14} {}", s.name, s.count, s.license, s.title);
     }
     for f in &FETCHABLE {
         let there = cache()?.join("datasets").join(f.name).join("dataset.toml").is_file();
         let state = if there { "in the cache" } else { "cargo xtask datasets fetch" };
-        println!("{:20} {:>7}  {:9} {:14} {} ({state})", f.name, 60_000, "28x28x1", f.license, f.title);
+        println!("{:20} {:>7}  {:18} {:14} {} ({state})", f.name, 60_000, "28x28x1", f.license, f.title);
     }
     networks::list()
 }
@@ -199,6 +210,7 @@ fn fetch(name: &str) -> Result<()> {
             title: format!("{}{}", f.title, if part == 0 { ", training images" } else { ", test images" }),
             source: f.source.to_owned(),
             license: f.license.to_owned(),
+            frames: 1,
             images: "images.idx.gz".to_owned(),
             labels: Some("labels.idx.gz".to_owned()),
             attributes: None,

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
-/// Images of one shape, with labels where there are any.
+/// Images of one shape, with labels where there are any; or clips, whose frames are channels.
 #[derive(Debug)]
 pub struct ImageSet {
     /// Short name.
@@ -19,8 +19,10 @@ pub struct ImageSet {
     pub title: String,
     /// Where it comes from, and its licence, where that is known.
     pub origin: Option<String>,
-    /// `[channels, height, width]`.
+    /// `[channels, height, width]`; of clips all frames of a channel, then those of the next.
     pub shape: [usize; 3],
+    /// Frames of a clip, 1 for images.
+    pub frames: usize,
     /// Class of each image.
     pub labels: Option<Vec<i64>>,
     /// Names of the classes, by label.
@@ -32,9 +34,16 @@ pub struct ImageSet {
     store: Store,
 }
 
+/// Where an IDX set is; `frames` of each example.
+struct IdxFiles {
+    images: PathBuf,
+    labels: Option<PathBuf>,
+    frames: usize,
+}
+
 #[derive(Debug)]
 enum Store {
-    /// `[N, H, W, C]`.
+    /// `[N, H, W, C]`, of clips `[N, T, H, W]`.
     Bytes(Vec<u8>),
     Files(Folder),
     Arrays(ArrayImages),
@@ -58,7 +67,8 @@ impl ImageSet {
         }
         if metadata.is_file() {
             let labels = labels_beside(path).filter(|p| p.is_file());
-            return Self::from_idx(name.clone(), name, None, path, labels.as_deref(), Vec::new());
+            let idx = IdxFiles { images: path.to_owned(), labels, frames: 1 };
+            return Self::from_idx(name.clone(), name, None, idx, Vec::new());
         }
         if !path.join("dataset.toml").is_file() {
             let arrays = shards(path)?;
@@ -73,6 +83,7 @@ impl ImageSet {
                 name,
                 origin: None,
                 shape,
+                frames: 1,
                 labels,
                 classes,
                 captions,
@@ -84,8 +95,9 @@ impl ImageSet {
         let labels = m.labels.as_ref().map(|l| path.join(l));
         let origin = Some(format!("{}; licence {}", m.source, m.license));
         let images = path.join(&m.images);
-        let set = Self::from_idx(m.name, m.title, origin, &images, labels.as_deref(), m.classes)?;
-        if (set.len(), set.shape) != (m.count, [m.channels, m.height, m.width]) {
+        let idx = IdxFiles { images: images.clone(), labels, frames: m.frames };
+        let set = Self::from_idx(m.name, m.title, origin, idx, m.classes)?;
+        if (set.len(), set.shape) != (m.count, [m.frames * m.channels, m.height, m.width]) {
             let reason =
                 format!("holds {} images of {:?}: dataset.toml says otherwise", set.len(), set.shape);
             return Err(Error::file(images, reason));
@@ -97,23 +109,24 @@ impl ImageSet {
         name: String,
         title: String,
         origin: Option<String>,
-        images: &Path,
-        labels: Option<&Path>,
+        IdxFiles { images, labels, frames }: IdxFiles,
         classes: Vec<String>,
     ) -> Result<Self> {
-        let Idx { dims, bytes } = idx::read(images)?;
+        let Idx { dims, bytes } = idx::read(&images)?;
         let shape = match dims[..] {
-            [_, h, w] => [1, h, w],
-            [_, h, w, c @ (1 | 3)] => [c, h, w],
+            [_, t, h, w] if frames > 1 && t == frames => [t, h, w],
+            [_, h, w] if frames == 1 => [1, h, w],
+            [_, h, w, c @ (1 | 3)] if frames == 1 => [c, h, w],
             _ => {
-                return Err(Error::file(
-                    images,
-                    format!("dimensions {dims:?}: images are [N, H, W] or [N, H, W, 3]"),
-                ));
+                let known = match frames {
+                    1 => "images are [N, H, W] or [N, H, W, 3]".to_owned(),
+                    t => format!("clips of {t} frames are grey, [N, {t}, H, W]"),
+                };
+                return Err(Error::file(images, format!("dimensions {dims:?}: {known}")));
             }
         };
         let labels = labels.map(|path| {
-            let found = idx::read(path)?;
+            let found = idx::read(&path)?;
             if found.dims != [dims[0]] {
                 let reason =
                     format!("dimensions {:?}: labels of {} images are [{}]", found.dims, dims[0], dims[0]);
@@ -126,6 +139,7 @@ impl ImageSet {
             title,
             origin,
             shape,
+            frames,
             labels: labels.transpose()?,
             classes,
             captions: None,
@@ -140,6 +154,7 @@ impl ImageSet {
             name,
             origin: None,
             shape: arrays.shape,
+            frames: 1,
             labels: arrays.labels.take(),
             classes: Vec::new(),
             captions: None,
@@ -162,6 +177,16 @@ impl ImageSet {
         self.len() == 0
     }
 
+    /// What one of them is, for people: `16x16 pixels, grey`.
+    pub fn form(&self) -> String {
+        let [channels, height, width] = self.shape;
+        let colour = if channels == self.frames { "grey" } else { "RGB" };
+        match self.frames {
+            1 => format!("{width}x{height} pixels, {colour}"),
+            frames => format!("{frames} frames of {width}x{height} pixels, {colour}"),
+        }
+    }
+
     /// Numbers of one image.
     pub fn pixels(&self) -> usize {
         self.shape.iter().product()
@@ -173,7 +198,8 @@ impl ImageSet {
             Store::Files(folder) => folder.read(index),
             Store::Arrays(arrays) => Ok(arrays.read(index)),
             Store::Bytes(bytes) => {
-                Ok(planar(&bytes[index * self.pixels()..(index + 1) * self.pixels()], self.shape[0]))
+                let image = &bytes[index * self.pixels()..(index + 1) * self.pixels()];
+                Ok(planar(image, self.shape[0] / self.frames))
             }
         }
     }

@@ -19,7 +19,10 @@ pub struct Manifest {
     pub source: String,
     /// SPDX identifier.
     pub license: String,
-    /// IDX file of the images: `[N, H, W]` or `[N, H, W, C]`.
+    /// Frames of each example: more than 1 makes it a clip.
+    #[serde(default = "one")]
+    pub frames: usize,
+    /// IDX file of the images: `[N, H, W]` or `[N, H, W, C]`; of clips, which are grey, `[N, T, H, W]`.
     pub images: String,
     /// IDX file of the labels, `[N]`.
     pub labels: Option<String>,
@@ -38,6 +41,10 @@ pub struct Manifest {
     pub classes: Vec<String>,
     /// SHA-256 of each file.
     pub sha256: BTreeMap<String, String>,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Manifest {

@@ -120,6 +120,10 @@ impl ImageStream {
             return Self::of_files(path, found, options);
         }
         let set = ImageSet::open_ranged(path, options.range)?;
+        if set.frames > 1 {
+            let reason = format!("holds clips of {} frames, where images are needed", set.frames);
+            return Err(Error::file(path, reason));
+        }
         let [channels, height, width] = set.shape;
         let reading = Reading {
             found: set.len(),

@@ -14,8 +14,10 @@ pub struct Summary {
     pub origin: Option<String>,
     /// Images.
     pub count: usize,
-    /// `[channels, height, width]`.
-    pub shape: [usize; 3],
+    /// Whether they are clips.
+    pub clips: bool,
+    /// What one of them is: size, colour, frames.
+    pub form: String,
     /// Images whose content is there already.
     pub duplicates: usize,
     /// Mean of all pixels, 0 to 255.
@@ -49,7 +51,8 @@ impl Summary {
             title: set.title.clone(),
             origin: set.origin.clone(),
             count: set.len(),
-            shape: set.shape,
+            clips: set.frames > 1,
+            form: set.form(),
             duplicates: set.len() - seen.len(),
             mean,
             std: (squares as f64 / n - mean * mean).max(0.0).sqrt(),
@@ -65,13 +68,12 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [channels, height, width] = self.shape;
         writeln!(f, "{}", self.title)?;
         if let Some(origin) = &self.origin {
             writeln!(f, "  origin      {origin}")?;
         }
-        let kind = if channels == 1 { "grey" } else { "RGB" };
-        writeln!(f, "  images      {} of {width}x{height} pixels, {kind}", self.count)?;
+        let what = if self.clips { "clips " } else { "images" };
+        writeln!(f, "  {what}      {} of {}", self.count, self.form)?;
         writeln!(f, "  duplicates  {} (equal to the last bit; left out of training)", self.duplicates)?;
         write!(f, "  pixels      mean {:.2}, standard deviation {:.2} (of 0 to 255)", self.mean, self.std)?;
         if let Some([texts, different]) = self.captions {

@@ -3,6 +3,7 @@
 mod arrays;
 mod attributes;
 mod captions;
+mod clips;
 mod latents;
 mod streams;
 mod training_sets;
@@ -253,11 +254,12 @@ fn bytes_survive_the_way_to_floats_and_back() {
 
 #[test]
 fn the_shipped_sets_are_what_they_say() {
-    assert_eq!(shipped(&datasets()), ["digits", "fashion-mnist-16", "pixel-faces"]);
+    assert_eq!(shipped(&datasets()), ["digits", "fashion-mnist-16", "moving-digits", "pixel-faces"]);
     let mut bytes = 0;
     for (name, count, shape) in [
         ("digits", 1797, [1, 8, 8]),
         ("fashion-mnist-16", 12_000, [1, 16, 16]),
+        ("moving-digits", 1797, [8, 16, 16]),
         ("pixel-faces", 10_000, [3, 16, 16]),
     ] {
         let folder = find(name, &datasets()).unwrap();
@@ -273,7 +275,7 @@ fn the_shipped_sets_are_what_they_say() {
     }
     assert!(bytes < 6_000_000, "{bytes} bytes");
     let error = find("nonesuch", &datasets()).unwrap_err().to_string();
-    assert!(error.contains("digits, fashion-mnist-16, pixel-faces"), "{error}");
+    assert!(error.contains("digits, fashion-mnist-16, moving-digits, pixel-faces"), "{error}");
 }
 
 #[test]

@@ -48,6 +48,18 @@ impl SpaceTimeConfig {
         }
         Ok(())
     }
+
+    /// Whether clips `[C T, H, W]` fit, their frames as channels.
+    pub fn check_images(&self, channels: i64, height: i64, width: i64) -> Result<()> {
+        let (frames, each) = (self.frames, self.image.in_channels);
+        if channels != frames * each {
+            let reason = format!(
+                "{frames} of in_channels = {each} for examples of {channels} channels: clips of as many frames are needed"
+            );
+            return Err(Error::config("frames", reason));
+        }
+        self.image.check_images(each, height, width).map_err(|e| e.within("image"))
+    }
 }
 
 /// Attention over time at each place, behind a norm and before a linear layer that starts at 0.

@@ -4,6 +4,7 @@ use crate::adapter::Bases;
 use crate::captioned::TextConditions;
 use crate::conditions::Side;
 use crate::evaluate::{Evaluated, evaluate};
+use crate::frames::ExampleShape;
 use crate::machine::peak_rss_bytes;
 use crate::monitor::{Looks, monitor, network};
 use crate::parts::Parts;
@@ -85,7 +86,7 @@ impl<'a> Arm<'a> {
     ) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, root)?)?);
         let Sides { split, multiplicity, excluded, classes } = recipe.data.divide(&set, root)?;
-        let space = Space::of(recipe, set.shape.map(|n| n as i64), device)?;
+        let space = Space::of(recipe, ExampleShape::of(&set), device)?;
         let [channels, height, width] = space.shape;
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
         recipe.model.check_images(channels + mask, height, width).map_err(|e| e.within("model"))?;
@@ -163,14 +164,15 @@ impl<'a> Arm<'a> {
 
     /// The data set in a line.
     pub(crate) fn data_line(&self) -> String {
-        let ([c, h, w], set) = (self.space.images, &self.set);
-        let kind = if c == 1 { "grey" } else { "RGB" };
+        let set = &self.set;
+        let what = if set.frames > 1 { "clips" } else { "images" };
         let origin = set.origin.as_deref().map_or(String::new(), |o| format!("; {o}"));
         let duplicates = self.split.duplicates;
         format!(
-            "{}: {} images, {w}x{h} {kind}, {duplicates} exact duplicates left out{origin}",
+            "{}: {} {what}, {}, {duplicates} exact duplicates left out{origin}",
             set.title,
-            set.len()
+            set.len(),
+            set.form()
         )
     }
 
@@ -301,7 +303,7 @@ impl<'a> Arm<'a> {
 
     /// Trains from the newest whole checkpoint in its folder, evaluates, and writes `arm.json`.
     pub(crate) fn run(&self, folder: &Path, bar: &Bar, interrupt: &AtomicBool) -> Result<ArmEnding> {
-        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.space.images)?.as_bytes())?;
+        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.space.examples)?.as_bytes())?;
         self.texts.as_ref().map_or(Ok(()), |texts| texts.prompts.write(folder))?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
         let Parts { model, adaptation, schedule, parameters, mut data, mut objective, mut update } =
@@ -379,10 +381,9 @@ impl<'a> Arm<'a> {
             .map(|(log_snr, (t, h))| LevelGap { log_snr: *log_snr, train: *t, held_out: *h, gap: h - t })
             .collect();
         let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
-        let Event::Quality { metric, value, floor, .. } = e.quality else {
+        let Some(quality) = QualityResult::of(e.quality) else {
             return Err(anyhow!("{}: no quality was measured", self.name));
         };
-        let quality = QualityResult { metric, value, floor };
         let (steps, stopped) = match ending {
             Ending::Stopped(why) => (sink.last_step(), Some(why)),
             Ending::Finished | Ending::Interrupted(_) => {
@@ -402,6 +403,7 @@ impl<'a> Arm<'a> {
             f_mem_copier: e.copier,
             f_mem_transformed: e.transformed,
             quality,
+            motion: e.motion.and_then(QualityResult::of),
             metrics: e.metrics,
             latent: e.latent,
             adapter: e.adapter,

@@ -161,6 +161,10 @@ struct Data {
 impl Data {
     fn open(recipe: &AutoencoderRecipe, device: Device) -> Result<Self> {
         let set = Rc::new(ImageSet::open(&find(&recipe.data.name, &project_root().join("datasets"))?)?);
+        if set.frames > 1 {
+            let reason = format!("{} holds clips: an autoencoder takes images", recipe.data.name);
+            return Err(anyhow!(Error::config("data.name", reason)));
+        }
         let split = Split::new(&set, recipe.data.split).map_err(|e| e.within("data.split"))?;
         let n = recipe.validation.images.min(split.held_out.len()).min(split.train.len());
         let (train, held_out) =

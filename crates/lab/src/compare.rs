@@ -44,6 +44,8 @@ pub enum Outcome {
     FMemTransformed,
     /// Distance of samples to held-out images.
     Quality,
+    /// The same of the motion of clips.
+    Motion,
     /// F1 of the edges of samples beside those that they were given.
     EdgeF1,
     /// Distance of samples to the hints that they were given, relative to that of samples without them.
@@ -57,16 +59,18 @@ pub enum Outcome {
 }
 
 use Outcome::{
-    Composed, Diversity, EdgeF1, FMem, FMemTransformed, Gap, HintDistance, LossHeldOut, LossTrain, Quality,
+    Composed, Diversity, EdgeF1, FMem, FMemTransformed, Gap, HintDistance, LossHeldOut, LossTrain, Motion,
+    Quality,
 };
 
-const NAMES: [(Outcome, &str, &str); 10] = [
+const NAMES: [(Outcome, &str, &str); 11] = [
     (LossHeldOut, "loss_held_out", "held-out loss"),
     (LossTrain, "loss_train", "training loss"),
     (Gap, "gap", "held-out minus training loss"),
     (FMem, "f_mem", "memorised fraction"),
     (FMemTransformed, "f_mem_transformed", "memorised fraction with flips and shifts"),
     (Quality, "quality", "distance to held-out images"),
+    (Motion, "motion", "distance to the motion of held-out clips"),
     (EdgeF1, "edge_f1", "F1 of edges"),
     (HintDistance, "hint_distance", "distance to the hints that were given, relative to none"),
     (Diversity, "diversity", "variety of the samples of a hint, relative to none"),
@@ -113,6 +117,7 @@ impl Outcome {
             Self::FMem => Some(arm.f_mem),
             Self::FMemTransformed => Some(arm.f_mem_transformed.model.value),
             Self::Quality => Some(arm.quality.value),
+            Self::Motion => Some(arm.motion.as_ref()?.value),
             Self::EdgeF1 => arm.adapter.as_ref().map(|a| a.edge_f1),
             Self::HintDistance => arm.adapter.as_ref().and_then(AdapterResult::hint_distance),
             Self::Diversity => arm.adapter.as_ref().and_then(|a| a.diversity),
@@ -223,6 +228,15 @@ impl CompareConfig {
     /// Whether an arm takes part.
     fn has(&self, name: &str) -> bool {
         name == self.baseline || self.arms.is_empty() || self.arms.iter().any(|arm| arm == name)
+    }
+
+    /// Whether examples that are clips, or images, have all outcomes.
+    pub(crate) fn check_examples(&self, arm: &str, clips: bool) -> heldout_core::Result<()> {
+        if clips || !self.outcomes.contains(&Motion) {
+            return Ok(());
+        }
+        let reason = format!("motion: {arm} is of images, which do not move; leave it out");
+        Err(Error::config("compare.outcomes", reason))
     }
 }
 

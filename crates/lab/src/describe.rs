@@ -211,9 +211,6 @@ fn field_of(
     wanted: bool,
 ) -> Result<Result<ReceptiveField, &'static str>> {
     let config = match config {
-        ComponentConfig::Network(ModelConfig::SpaceTimeDit(_)) => {
-            return Ok(Err("is measured on images only"));
-        }
         ComponentConfig::Network(config) => config,
         _ => return Ok(Err("is measured of networks that denoise")),
     };

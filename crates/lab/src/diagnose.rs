@@ -108,7 +108,7 @@ pub fn diagnose(request: &DiagnoseRequest<'_>) -> Result<Diagnosis> {
     let recipe = recipe_of(&folder, &[])?;
     recipe.check()?;
     let arm = Arm::open("diagnosed", seed, &recipe, &project_root().join("datasets"), device)?;
-    if space_of(&folder, &recipe, device)?.images != arm.space.images {
+    if space_of(&folder, &recipe, device)?.examples != arm.space.examples {
         let reason =
             format!("the model is of other images than {}: its data set has changed", recipe.data.name);
         return Err(anyhow!(Error::file(folder.join("shape.json"), reason)));

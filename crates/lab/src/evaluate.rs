@@ -8,7 +8,7 @@ use crate::conditions::SampleConditions;
 use crate::monitor::Looks;
 use crate::recipe::SampleConfig;
 use crate::result::{FinalSamples, LatentCopies};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, Preconditioned, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
@@ -39,6 +39,8 @@ pub(crate) struct Evaluated {
     pub(crate) copier: f64,
     /// The distance to held-out images.
     pub(crate) quality: Event,
+    /// The same of the motion of clips.
+    pub(crate) motion: Option<Event>,
     /// Those of the recipe, by their names.
     pub(crate) metrics: BTreeMap<String, Measurement>,
     /// Of a model of latents.
@@ -75,6 +77,7 @@ pub(crate) fn evaluate(
     let transformed = metric(Copies::Transformed).measure(&sets)?;
 
     let quality = looks.quality().measure(&generated, &held_out)?;
+    let motion = space.examples.motion(&generated, &held_out)?;
     let metrics =
         looks.metrics().map_or_else(|| Ok(Vec::new()), |m| m.evaluate(&sets))?.into_iter().collect();
 
@@ -94,7 +97,8 @@ pub(crate) fn evaluate(
     let ours = metric(Copies::Exact).pairs(&generated, &arm.train)?;
     let theirs = metric(Copies::Exact).pairs(&shown, &arm.train)?;
     write_neighbours(arm, folder, (&generated, &ours), (&shown, &theirs))?;
-    save_grid(&generated.narrow(0, 0, generated.size()[0].min(GRID)), &folder.join("samples.png"))?;
+    let shown = space.examples.pictures(&generated.narrow(0, 0, generated.size()[0].min(GRID)));
+    save_grid(&shown, &folder.join("samples.png"))?;
     let latent =
         recipe.latent.is_some().then(|| latent_copies(arm, &in_space, &held_out, seed)).transpose()?;
     let adapter = match adaptation.filter(|_| told.hints.is_some()) {
@@ -120,7 +124,7 @@ pub(crate) fn evaluate(
         }
     };
     let composed = compose(arm, model, &generated, folder)?;
-    Ok(Evaluated { exact, transformed, copier, quality, metrics, latent, adapter, composed })
+    Ok(Evaluated { exact, transformed, copier, quality, motion, metrics, latent, adapter, composed })
 }
 
 /// Copies among latents, and among the autoencoder's own images of held-out ones.
@@ -187,7 +191,7 @@ pub(crate) fn save_grid(images: &Tensor, path: &Path) -> Result<()> {
 pub(crate) fn grid(images: &Tensor) -> Tensor {
     let size = images.size();
     let (n, channels, height, width) = (size[0], size[1], size[2], size[3]);
-    let columns = (n as f64).sqrt().ceil() as i64;
+    let columns = ((n * height) as f64 / width as f64).sqrt().ceil() as i64;
     let rows = (n + columns - 1) / columns;
     let sides = [channels, rows * (height + 1) - 1, columns * (width + 1) - 1];
     let grid = Tensor::full(sides, 255, (Kind::Uint8, tch::Device::Cpu));
@@ -202,7 +206,11 @@ pub(crate) fn grid(images: &Tensor) -> Tensor {
 pub(crate) fn png(image: &Tensor) -> Result<Vec<u8>> {
     let size = image.size();
     let pixels = Vec::<u8>::try_from(image.permute([1, 2, 0]).contiguous().flatten(0, -1))?;
-    let color = if size[0] == 1 { ColorType::L8 } else { ColorType::Rgb8 };
+    let color = match size[0] {
+        1 => ColorType::L8,
+        3 => ColorType::Rgb8,
+        channels => bail!("an image of {channels} channels: pictures are grey or RGB"),
+    };
     let mut png = Vec::new();
     PngEncoder::new(&mut png).write_image(&pixels, size[2] as u32, size[1] as u32, color.into())?;
     Ok(png)

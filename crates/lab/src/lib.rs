@@ -22,6 +22,7 @@ mod evaluate;
 mod export;
 mod feature_metrics;
 mod forward;
+mod frames;
 mod frozen;
 mod hash;
 mod machine;

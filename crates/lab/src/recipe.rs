@@ -296,7 +296,10 @@ impl Recipe {
             text.check(&self.model).map_err(|e| e.within("text"))?;
             conditions.retain(|(name, _)| *name != captioned::CONTEXT);
         }
-        let transformer = matches!(self.model, ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_));
+        let transformer = matches!(
+            self.model,
+            ModelConfig::Dit(_) | ModelConfig::DiTTransformer2DModel(_) | ModelConfig::SpaceTimeDit(_)
+        );
         let has_null = self.regularization.null_class();
         match conditions.first() {
             Some((name, _)) if *name == "class_labels" && has_null == Some(self.model.classes() - 1) => {

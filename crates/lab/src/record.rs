@@ -9,7 +9,7 @@
 //! arms/<arm>-seed<seed>/
 //!   task.json                    what its result is a function of, as hashes
 //!   arm.toml                     the arm's recipe: what `heldout sample` rebuilds the model from
-//!   shape.json                   [C, H, W] of its images
+//!   shape.json                   [C, H, W] of its images, or [C, T, H, W] of its clips
 //!   prompts.json                 what its samples show, of a model that is told of texts
 //!   metrics.jsonl                one Record a line, in the order of the steps
 //!   tensorboard/                 TensorBoard event files

@@ -5,6 +5,7 @@ use crate::analysis::AnalysisResult;
 use crate::compare::Comparison;
 use crate::compose::ComposedResult;
 use heldout_core::Measurement;
+use heldout_train::Event;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +71,9 @@ pub struct ArmResult {
     pub f_mem_transformed: Measurement,
     /// How good the final samples are.
     pub quality: QualityResult,
+    /// Of clips: the same distance of the changes from frame to frame, beside those of held-out clips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub motion: Option<QualityResult>,
     /// What `monitor.metrics` asks for, of the final samples, by name and network.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, Measurement>,
@@ -108,6 +112,16 @@ pub struct QualityResult {
     pub value: f64,
     /// Between two halves of the held-out images.
     pub floor: f64,
+}
+
+impl QualityResult {
+    /// Of an [`Event::Quality`].
+    pub(crate) fn of(event: Event) -> Option<Self> {
+        match event {
+            Event::Quality { metric, value, floor, .. } => Some(Self { metric, value, floor }),
+            _ => None,
+        }
+    }
 }
 
 /// Whether the autoencoder or the diffusion of a latent model copies.

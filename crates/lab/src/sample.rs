@@ -75,7 +75,7 @@ pub fn sample(request: &SampleRequest<'_>) -> Result<()> {
     let write = || -> Result<()> {
         let told = |range| told.of(range);
         let samples = generate(denoiser, &recipe.sample, (&space, &told), 0..n as u64, seed, device)?;
-        let images = space.to_images(&samples, recipe.sample.batch_size);
+        let images = space.examples.pictures(&space.to_images(&samples, recipe.sample.batch_size));
         let bytes = to_bytes(&images).to_device(Device::Cpu);
         (0..n).try_for_each(|i| save_png(&bytes.get(i as i64), &out.join(format!("{i:05}.png"))))?;
         save_grid(&images, &out.join("grid.png"))
@@ -213,8 +213,7 @@ pub(crate) fn arm_folder(path: &Path) -> Result<PathBuf> {
 
 /// What a trained model works on; the run has left how large its images are.
 pub(crate) fn space_of(arm: &Path, recipe: &Recipe, device: Device) -> Result<Space> {
-    let images: [i64; 3] = crate::run::read_json(&arm.join("shape.json"))?;
-    let space = Space::of(recipe, images, device)?;
+    let space = Space::of(recipe, crate::run::read_json(&arm.join("shape.json"))?, device)?;
     let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
     let [channels, height, width] = space.shape;
     recipe.model.check_images(channels + mask, height, width)?;

@@ -2,6 +2,7 @@
 
 use crate::autoencoder::{AutoencoderRecipe, AutoencoderRequest, train_autoencoder};
 use crate::dirs::find_autoencoder;
+use crate::frames::ExampleShape;
 use crate::hash::{add_tensors, hex};
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, anyhow};
@@ -159,7 +160,9 @@ impl LatentConfig {
 /// What a model works on.
 #[derive(Debug, Clone)]
 pub(crate) struct Space {
-    /// `[C, H, W]` of images.
+    /// What is worked on: images or clips.
+    pub(crate) examples: ExampleShape,
+    /// `[C, H, W]` of images; of clips with their frames as channels.
     pub(crate) images: [i64; 3],
     /// `[C, H, W]` of what the model is given: images or latents.
     pub(crate) shape: [i64; 3],
@@ -169,17 +172,19 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Of a recipe, for images of this shape.
-    pub(crate) fn of(recipe: &Recipe, images: [i64; 3], device: Device) -> Result<Self> {
+    /// Of a recipe, for images or clips of this shape.
+    pub(crate) fn of(recipe: &Recipe, examples: ExampleShape, device: Device) -> Result<Self> {
+        examples.check(recipe)?;
+        let images = examples.stacked();
         let Some(latent) = &recipe.latent else {
-            return Ok(Self { images, shape: images, limit: Some(1.0), autoencoder: None });
+            return Ok(Self { examples, images, shape: images, limit: Some(1.0), autoencoder: None });
         };
         let within = |e: Error| anyhow!(e.within("latent"));
         let model = AutoencoderModel::open(&latent.source()?, device, OpenOptions::default())
             .map_err(|e| anyhow!(e))
             .context("latent.autoencoder")?;
         let shape = model.config.latent_shape(images).map_err(within)?;
-        Ok(Self { images, shape, limit: None, autoencoder: Some(Rc::new(model)) })
+        Ok(Self { examples, images, shape, limit: None, autoencoder: Some(Rc::new(model)) })
     }
 
     /// Images `[N, C, H, W]` in `[-1, 1]` of what a model made, decoded `batch` at a time.

@@ -4,6 +4,8 @@
 mod adapters;
 #[path = "binary/audit_data.rs"]
 mod audit_data;
+#[path = "binary/clips.rs"]
+mod clips;
 #[path = "binary/diagnose.rs"]
 mod diagnose;
 #[path = "binary/kills.rs"]

@@ -35,6 +35,8 @@ mod energy;
 #[cfg(feature = "torch")]
 mod memorized;
 #[cfg(feature = "torch")]
+mod motion;
+#[cfg(feature = "torch")]
 mod on_features;
 #[cfg(feature = "torch")]
 mod oracle;
@@ -68,6 +70,8 @@ pub use vendi::vendi_score;
 pub use energy::energy_distance;
 #[cfg(feature = "torch")]
 pub use memorized::{Copies, MemorizedFraction, rows};
+#[cfg(feature = "torch")]
+pub use motion::{frame_changes, motion_distance};
 #[cfg(feature = "torch")]
 pub use on_features::{OnFeatures, title};
 #[cfg(feature = "torch")]

@@ -6,7 +6,7 @@ use crate::{
 };
 use heldout_core::{Backbone, Error, Result};
 use heldout_dit::{
-    DiTTransformer2DModelConfig, Dit, DitConfig, EmbedderPlace, SpaceTimeConfig, SpaceTimeDit,
+    DiTTransformer2DModelConfig, Dit, DitConfig, EmbedderPlace, SpaceTimeConfig, StackedFrames,
 };
 use heldout_unet::diffusers::{UNet2DConditionModelConfig, UNet2DModelConfig};
 use heldout_unet::{UNet, UNetConfig};
@@ -28,7 +28,7 @@ pub enum ModelConfig {
     Unetpp(UNetPlusPlusConfig),
     /// A diffusion transformer.
     Dit(DitConfig),
-    /// A diffusion transformer for clips.
+    /// A diffusion transformer for clips `[B, C T, H, W]`, whose frames are channels.
     SpaceTimeDit(SpaceTimeConfig),
     /// diffusers' `UNet2DModel`.
     #[serde(rename = "UNet2DModel")]
@@ -44,7 +44,7 @@ pub enum ModelConfig {
 /// The shapes of a batch that a network takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// Of the images, latents or clips.
+    /// Of the images or latents, or of clips with their frames as channels.
     pub sample: Vec<i64>,
     /// Of the conditions, by their names in [`heldout_core::Cond::fields`].
     pub conditions: Vec<(&'static str, Vec<i64>)>,
@@ -130,7 +130,7 @@ impl ModelConfig {
             Self::UNet2DConditionModel(config) => Box::new(UNet::planned(vs, config.plan()?)?),
             Self::Dit(config) => Box::new(Dit::new(vs, config)?),
             Self::DiTTransformer2DModel(config) => Box::new(Dit::new(vs, &config.config()?)?),
-            Self::SpaceTimeDit(config) => Box::new(SpaceTimeDit::new(vs, config)?),
+            Self::SpaceTimeDit(config) => Box::new(StackedFrames::new(vs, config)?),
         })
     }
 
@@ -143,9 +143,7 @@ impl ModelConfig {
             Self::UNet2DConditionModel(config) => config.plan()?.check_images(channels, height, width),
             Self::Dit(config) => config.check_images(channels, height, width),
             Self::DiTTransformer2DModel(config) => config.config()?.check_images(channels, height, width),
-            Self::SpaceTimeDit(_) => {
-                Err(Error::config("kind", "space_time_dit takes clips: image sets have none"))
-            }
+            Self::SpaceTimeDit(config) => config.check_images(channels, height, width),
         }
     }
 
@@ -158,7 +156,7 @@ impl ModelConfig {
             Self::UNet2DConditionModel(config) => config.out_channels,
             Self::Dit(config) => config.out_channels,
             Self::DiTTransformer2DModel(config) => config.out_channels.unwrap_or(config.in_channels),
-            Self::SpaceTimeDit(config) => config.image.out_channels,
+            Self::SpaceTimeDit(config) => config.frames * config.image.out_channels,
         }
     }
 
@@ -217,7 +215,7 @@ impl ModelConfig {
             Self::DiTTransformer2DModel(config) => of_dit(&config.config()?),
             Self::SpaceTimeDit(config) => {
                 let mut example = of_dit(&config.image);
-                example.sample.insert(2, config.frames);
+                example.sample[1] *= config.frames;
                 example
             }
         })

@@ -1,7 +1,7 @@
 //! Laws of the transformer for clips.
 
 use super::{F32, input, levels, random, randomise, tiny};
-use crate::{ClipAttention, Dit, DitConfig, Positions, SpaceTimeConfig, SpaceTimeDit};
+use crate::{ClipAttention, Dit, DitConfig, Positions, SpaceTimeConfig, SpaceTimeDit, StackedFrames};
 use heldout_core::{Backbone, Cond, Recorder, Site};
 use heldout_testkit::{check_backbone, close};
 use tch::{Device, Tensor, nn};
@@ -206,6 +206,36 @@ fn impossible_settings_are_named() {
     let labelled = labels(&[9, 0]);
     let refused = network.check(input(&clips(2, 3), &levels(2), &labelled)).unwrap_err().to_string();
     assert!(refused.starts_with("class_labels: 9"));
+}
+
+#[test]
+fn frames_as_channels_are_the_same_network() {
+    for attention in ALL {
+        let learned = DitConfig { out_channels: 8, ..tiny() };
+        let config = SpaceTimeConfig { image: learned, ..config(attention) };
+        let (vars, network) = fresh(&config);
+        randomise(&vars);
+        let mut copy = nn::VarStore::new(Device::Cpu);
+        let stacked = StackedFrames::new(&copy.root(), &config).unwrap();
+        copy.copy(&vars).unwrap();
+        let (x, level, cond) = (clips(2, 4), levels(2), labels(&[1, 5]));
+        let flat = x.view([2, 16, 8, 4]);
+        stacked.check(input(&flat, &level, &cond)).unwrap();
+        let out = stacked.forward(input(&flat, &level, &cond), &mut ());
+        let wanted = network.forward(input(&x, &level, &cond), &mut ());
+        assert_eq!(out.size(), [2, 32, 8, 4]);
+        assert!(out.view([2, 8, 4, 8, 4]).equal(&wanted), "{attention:?}");
+        // The first half of the channels is the prediction, frame by frame, as of images.
+        assert!(out.narrow(1, 0, 16).view([2, 4, 4, 8, 4]).equal(&wanted.narrow(1, 0, 4)));
+        check_backbone(&stacked, &flat, &cond);
+        for x in [x, flat.narrow(1, 0, 15), flat.narrow(2, 0, 7)] {
+            let refused = stacked.check(input(&x, &level, &cond)).unwrap_err().to_string();
+            assert!(refused.starts_with("sample"), "{refused}");
+        }
+        config.check_images(16, 8, 4).unwrap();
+        assert!(config.check_images(12, 8, 4).unwrap_err().to_string().starts_with("frames: 4"));
+        assert!(config.check_images(16, 7, 4).unwrap_err().to_string().starts_with("image.patch_size"));
+    }
 }
 
 /// In training a class is dropped for a clip, not for some of its frames: equal frames stay equal.

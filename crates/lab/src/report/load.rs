@@ -1,5 +1,6 @@
 //! The files of a run.
 
+use crate::frames::ExampleShape;
 use crate::record::{Record, RunInfo};
 use crate::result::{ArmResult, FinalSamples, StudyResult};
 use crate::run::{STUDY, read_json};
@@ -33,9 +34,10 @@ pub(crate) struct LoadedArm {
     pub(crate) pictures: Option<Pictures>,
 }
 
-/// The final samples and their neighbours; each tensor u8 `[n, C, H, W]`.
+/// The final samples and their neighbours; each tensor u8 `[n, C, H, W]`, of clips with their frames side by side.
 #[derive(Debug)]
 pub(crate) struct Pictures {
+    pub(crate) shape: ExampleShape,
     pub(crate) distances: FinalSamples,
     pub(crate) tensors: HashMap<String, Tensor>,
 }
@@ -106,15 +108,17 @@ fn load_arm(folder: &Path, name: String, seed: u64) -> Result<LoadedArm> {
     }
     let path = folder.join("final.safetensors");
     let tensors = Tensor::read_safetensors(&path).map_err(|e| Error::file(&path, format!("damaged: {e}")))?;
-    let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
+    let shape: ExampleShape = read_json(&folder.join("shape.json"))?;
+    let mut tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
     for name in
         ["samples", "nearest", "second_nearest", "held_out", "held_out_nearest", "held_out_second_nearest"]
     {
-        if tensors.get(name).is_none_or(|t| t.dim() != 4) {
+        if tensors.get(name).is_none_or(|t| t.size().get(1..) != Some(&shape.stacked())) {
             return Err(anyhow!(Error::file(path, format!("holds no images `{name}`"))));
         }
     }
+    tensors.values_mut().for_each(|t| *t = shape.pictures(t));
     let distances = read_json(&folder.join("final.json"))?;
-    let pictures = Some(Pictures { distances, tensors });
+    let pictures = Some(Pictures { shape, distances, tensors });
     Ok(LoadedArm { name, seed, result: Some(read_json(&arm)?), pictures })
 }

@@ -5,9 +5,10 @@ use super::pictures::{Choice, Triple, bytes, sheet, triples};
 use super::plots::{Curve, Dot, color, curves, shares};
 use super::study::{StudyView, study_view};
 use crate::adapter::lines;
+use crate::compare::number;
 use crate::compose;
 use crate::record::Record;
-use crate::result::{ArmResult, LevelGap};
+use crate::result::{ArmResult, LevelGap, QualityResult};
 use anyhow::Result;
 use heldout_core::Estimate;
 use heldout_train::Event;
@@ -104,10 +105,8 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         done.iter().copied().filter(|r| few || Some(&r.seed) == first_seed).collect();
     let facts =
         run.info.versions.iter().chain(&run.info.machine).map(|(k, v)| (k.clone(), v.clone())).collect();
-    let shape = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| {
-        let size = p.tensors["samples"].size();
-        format!("{}x{}", size[3], size[2])
-    });
+    let shape = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| p.shape.stacked());
+    let shape = shape.map(|[_, height, width]| format!("{width}x{height}"));
     let notes = run.records.iter().filter_map(|r| match &r.event {
         Event::Note { message } => Some(format!("{} seed {}, step {}: {message}", r.arm, r.seed, r.step)),
         _ => None,
@@ -117,6 +116,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
             .as_ref()
             .map(|why| format!("{} seed {}: stopped after step {}: {why}", r.name, r.seed, r.steps))
     });
+    let motion = done.iter().filter_map(|r| motion_line(r));
     let latents = done.iter().filter_map(|r| latent_line(r));
     Ok(Page {
         question: run.info.question.clone(),
@@ -149,7 +149,12 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         seeds: run.info.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
         data: run.info.data.clone(),
         facts,
-        notes: notes.chain(stopped).chain(latents).chain(done.iter().flat_map(|r| measured(r))).collect(),
+        notes: notes
+            .chain(stopped)
+            .chain(motion)
+            .chain(latents)
+            .chain(done.iter().flat_map(|r| measured(r)))
+            .collect(),
         shape,
     })
 }
@@ -188,6 +193,19 @@ fn key(run: &Loaded, name: &str, color: RGBColor) -> Key {
 
 fn share(value: f64, [lower, upper]: [f64; 2]) -> String {
     format!("{value:.3} [{lower:.3}, {upper:.3}]")
+}
+
+/// How clips move.
+fn motion_line(r: &ArmResult) -> Option<String> {
+    let QualityResult { value, floor, .. } = r.motion.as_ref()?;
+    Some(format!(
+        "{} seed {}: the motion of its clips is {} from that of held-out ones, whose halves are {} apart (energy distance of \
+         the changes from frame to frame)",
+        r.name,
+        r.seed,
+        number(*value),
+        number(*floor)
+    ))
 }
 
 /// Which of autoencoder and diffusion copies.

@@ -1,6 +1,7 @@
 //! Arms that cost as much as the first.
 
 use crate::describe::multiply_adds;
+use crate::frames::ExampleShape;
 use crate::recipe::{Recipe, Study};
 use crate::space::Space;
 use anyhow::{Result, anyhow};
@@ -39,7 +40,7 @@ pub(crate) fn equal_compute(study: &Study, root: &Path) -> Result<Vec<Rc<Recipe>
             return Err(anyhow!(Error::config("equal", reason)));
         }
         let set = ImageSet::open(&find(&recipe.data.name, root)?)?;
-        let space = Space::of(&recipe, set.shape.map(|n| n as i64), Device::Cpu)?;
+        let space = Space::of(&recipe, ExampleShape::of(&set), Device::Cpu)?;
         let mask = i64::from(recipe.regularization.corruption.is_some()); // one more channel
         let [channels, height, width] = space.shape;
         let of_image = multiply_adds(&recipe.model, [channels + mask, height, width])?;

@@ -49,6 +49,8 @@ impl Plan {
         for ((name, _), recipe) in study.arms.iter().zip(&recipes) {
             let arm = Arm::open(name, study.seeds[0], recipe, &root, Device::Cpu)?;
             arm.check()?;
+            let clips = arm.space.examples.frames() > 1;
+            study.compare.as_ref().map_or(Ok(()), |compare| compare.check_examples(name, clips))?;
             let line = arm.data_line();
             if !data.contains(&line) {
                 data.push(line);
