@@ -303,7 +303,10 @@ impl<'a> Arm<'a> {
 
     /// Trains from the newest whole checkpoint in its folder, evaluates, and writes `arm.json`.
     pub(crate) fn run(&self, folder: &Path, bar: &Bar, interrupt: &AtomicBool) -> Result<ArmEnding> {
-        write_atomically(&folder.join("shape.json"), serde_json::to_string(&self.space.examples)?.as_bytes())?;
+        write_atomically(
+            &folder.join("shape.json"),
+            serde_json::to_string(&self.space.examples)?.as_bytes(),
+        )?;
         self.texts.as_ref().map_or(Ok(()), |texts| texts.prompts.write(folder))?;
         bar.phase(&format!("{} seed {}", self.name, self.seed));
         let Parts { model, adaptation, schedule, parameters, mut data, mut objective, mut update } =

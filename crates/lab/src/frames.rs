@@ -54,7 +54,8 @@ impl ExampleShape {
     pub(crate) fn pictures(self, examples: &Tensor) -> Tensor {
         let Self::Clip([channels, frames, ..]) = self else { return examples.shallow_clone() };
         let grey = if examples.kind() == Kind::Uint8 { 128.0 } else { 0.0 };
-        let apart = examples.unflatten(1, [channels, frames]).constant_pad_nd([0, BETWEEN]).permute([0, 1, 3, 2, 4]);
+        let apart =
+            examples.unflatten(1, [channels, frames]).constant_pad_nd([0, BETWEEN]).permute([0, 1, 3, 2, 4]);
         let columns = Tensor::arange(BETWEEN, (Kind::Int64, examples.device()));
         let places = columns + examples.size()[3];
         let row = apart.index_fill(4, &places, grey).flatten(3, 4);
@@ -75,7 +76,8 @@ impl ExampleShape {
         if frames == 1 {
             return Ok(());
         }
-        let clips = |takes: &str| format!("takes {takes}, where {} holds clips: leave it out", recipe.data.name);
+        let clips =
+            |takes: &str| format!("takes {takes}, where {} holds clips: leave it out", recipe.data.name);
         let colours = |a: &AugmentTechnique| matches!(a, AugmentTechnique::ColorJitter(_));
         if recipe.monitor.features.is_some() {
             return refuse("monitor.features", clips("images"));
@@ -116,7 +118,8 @@ mod tests {
     #[test]
     fn frames_stand_side_by_side_in_pictures() {
         let shape = ExampleShape::Clip([3, 2, 4, 5]);
-        let clips = Tensor::arange(2 * 6 * 4 * 5, (Kind::Int64, Device::Cpu)).to_kind(Kind::Uint8).view([2, 6, 4, 5]);
+        let clips =
+            Tensor::arange(2 * 6 * 4 * 5, (Kind::Int64, Device::Cpu)).to_kind(Kind::Uint8).view([2, 6, 4, 5]);
         let pictures = shape.pictures(&clips);
         assert_eq!(pictures.size(), [2, 3, 4, 11]);
         for channel in 0..3 {

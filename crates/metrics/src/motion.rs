@@ -12,7 +12,8 @@ use tch::Tensor;
 pub fn frame_changes(clips: &Tensor, frames: i64) -> Result<Tensor> {
     let size = clips.size();
     if frames < 2 || size.len() != 4 || size[1] % frames != 0 {
-        let reason = format!("{frames} of clips {size:?}: at least 2 are needed, of each channel in [N, C T, H, W]");
+        let reason =
+            format!("{frames} of clips {size:?}: at least 2 are needed, of each channel in [N, C T, H, W]");
         return Err(Error::config("frames", reason));
     }
     let apart = clips.f_unflatten(1, [size[1] / frames, frames])?;

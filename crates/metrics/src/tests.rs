@@ -9,7 +9,7 @@ mod refusals;
 
 use crate::{
     Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
-    bootstrap_mean, energy_distance, transformed_nearest,
+    bootstrap_mean, energy_distance, frame_changes, motion_distance, transformed_nearest,
 };
 use heldout_core::{Cond, Denoiser, FeatureSets, NoiseSchedule, like};
 use heldout_testkit::{Golden, TrigSchedule, check_denoiser, check_metric, close};
@@ -272,4 +272,24 @@ fn the_energy_distance_refuses_what_is_no_set() {
     let bad = Tensor::ones([3, 4], F32);
     let _ = bad.get(1).fill_(f64::NAN);
     assert_eq!(error(&bad), "y: row 1 has a value that is not finite");
+}
+
+/// Channel by channel; what stands still in all frames is not seen.
+#[test]
+fn motion_is_what_changes_between_frames() {
+    tch::manual_seed(12);
+    let clips = Tensor::randn([20, 6, 2, 3], (Kind::Double, Device::Cpu));
+    let changes = frame_changes(&clips, 3).unwrap();
+    assert_eq!(changes.size(), [20, 4, 2, 3]);
+    for (place, later) in [(0, 1), (1, 2), (2, 4), (3, 5)] {
+        let wanted = clips.select(1, later) - clips.select(1, later - 1);
+        assert!(changes.select(1, place).equal(&wanted), "change {place}");
+    }
+    let still = Tensor::randn([20, 2, 1, 2, 3], (Kind::Double, Device::Cpu)).repeat([1, 1, 3, 1, 1]);
+    let other = Tensor::randn([20, 6, 2, 3], (Kind::Double, Device::Cpu));
+    let found = motion_distance(&(&clips + still.flatten(1, 2)), &other, 3).unwrap();
+    assert!((found - motion_distance(&clips, &other, 3).unwrap()).abs() < 1e-9, "{found}");
+    for frames in [1, 4, 0, -2] {
+        assert!(frame_changes(&clips, frames).unwrap_err().to_string().starts_with("frames"), "{frames}");
+    }
 }

@@ -51,7 +51,8 @@ fn digits_move_and_keep_their_shape() {
         let (clip, digit) = (moving.image(i).unwrap(), digits.image(i).unwrap());
         let shows = |frame: &[u8], y: usize, x: usize| {
             let rows = (0..8).all(|r| frame[(y + r) * 16 + x..][..8] == digit[r * 8..][..8]);
-            rows && frame.iter().map(|v| u32::from(*v)).sum::<u32>() == digit.iter().map(|v| u32::from(*v)).sum()
+            rows && frame.iter().map(|v| u32::from(*v)).sum::<u32>()
+                == digit.iter().map(|v| u32::from(*v)).sum()
         };
         let places = |frame: &[u8]| {
             let all = (0..=8).flat_map(|y| (0..=8).map(move |x| [y, x]));

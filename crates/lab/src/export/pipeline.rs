@@ -22,7 +22,12 @@ use tch::Device;
 /// # Errors
 /// What diffusers has no such pipeline or scheduler for, by the field of the recipe.
 pub(super) fn export_pipeline(arm: &Path, recipe: &Recipe, mut model: Model, out: &Path) -> Result<String> {
-    let [_, height, width] = space_of(arm, recipe, Device::Cpu)?.shape;
+    let space = space_of(arm, recipe, Device::Cpu)?;
+    if space.examples.frames() > 1 {
+        let reason = "the model makes clips, and these pipelines images: leave it out";
+        return Err(anyhow!(Error::config("--pipeline", reason)));
+    }
+    let [_, height, width] = space.shape;
     model.config = model.config.to_diffusers().map_err(|e| e.within("model"))?;
     let (class, name, autoencoder) = match (&mut model.config, &recipe.latent) {
         (ModelConfig::UNet2DModel(config), None)

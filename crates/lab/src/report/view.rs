@@ -44,6 +44,7 @@ pub(crate) struct Page {
     facts: BTreeMap<String, String>,
     notes: Vec<String>,
     shape: Option<String>,
+    clips: bool,
 }
 
 /// What is measured of some arms alone, in lines.
@@ -105,8 +106,8 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
         done.iter().copied().filter(|r| few || Some(&r.seed) == first_seed).collect();
     let facts =
         run.info.versions.iter().chain(&run.info.machine).map(|(k, v)| (k.clone(), v.clone())).collect();
-    let shape = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| p.shape.stacked());
-    let shape = shape.map(|[_, height, width]| format!("{width}x{height}"));
+    let examples = run.arms.iter().find_map(|a| a.pictures.as_ref()).map(|p| p.shape);
+    let pixels = |[_, height, width]: [i64; 3]| format!("{width}x{height}");
     let notes = run.records.iter().filter_map(|r| match &r.event {
         Event::Note { message } => Some(format!("{} seed {}, step {}: {message}", r.arm, r.seed, r.step)),
         _ => None,
@@ -155,7 +156,8 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
             .chain(latents)
             .chain(done.iter().flat_map(|r| measured(r)))
             .collect(),
-        shape,
+        shape: examples.map(|e| pixels(e.stacked())),
+        clips: examples.is_some_and(|e| e.frames() > 1),
     })
 }
 
