@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-FRAMES, SIDE, CANVAS, FASTEST = 8, 8, 16, 3
+FRAMES, SIDE, CANVAS, FASTEST = 8, 8, 16, 1
 ROOM = CANVAS - SIDE
 
 here = Path(__file__).parent
