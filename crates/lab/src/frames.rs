@@ -157,7 +157,7 @@ mod tests {
         let [shuffled, _] = score(&real.index_select(1, &order));
         let [still, _] = score(&real.narrow(1, 0, 1).repeat([1, 8, 1, 1]));
         assert!(of_real.abs() < 0.02 && floor.abs() < 0.02, "{of_real} {floor}");
-        assert!(shuffled > 0.1 && still > 1.0, "{shuffled} {still}");
+        assert!(shuffled > 0.5 && still > 1.0, "{shuffled} {still}");
         assert!(ExampleShape::Image([8, 16, 16]).motion(&real, &held_out).unwrap().is_none());
     }
 }

@@ -55,7 +55,7 @@ fn what_is_of_images_alone_is_refused() {
     };
     refuse("clips.toml", "model.frames=4", &["model.frames: 4", "clips of 8 frames"]);
     refuse("clips.toml", "data.name=digits", &["model.frames: 8", "digits", "images"]);
-    refuse("clips.toml", "monitor.features={kind=\"pixels\"}", &["monitor.features", "clips"]);
+    refuse("clips.toml", "monitor.features={network=\"pixels\"}", &["monitor.features", "clips"]);
     let jitter = "regularization.augment=[{kind=\"color_jitter\",brightness=0.1}]";
     refuse("clips.toml", jitter, &["regularization.augment[0]", "clips"]);
     let compare = "compare={baseline=\"few\",outcomes=[\"motion\"]}";
