@@ -8,6 +8,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 /// How well one class is told of held-out images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DecodedClass {
     /// Its name.
     pub class: String,

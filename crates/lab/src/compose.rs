@@ -11,11 +11,12 @@ pub(crate) use measure::compose;
 use crate::result::ArmResult;
 use heldout_core::{Estimate, Measurement};
 use heldout_features::DecodedClass;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What samples that were asked for combinations are, by a decoder of attributes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ComposedResult {
     /// How well the decoder tells each class of held-out images. It is trained on the training images, those included
     /// that `data.exclude` keeps from the model.
@@ -25,7 +26,7 @@ pub struct ComposedResult {
 }
 
 /// Samples that were asked for one combination. Intervals are Wilson's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AskedResult {
     /// Its name in the recipe.
     pub name: String,

@@ -7,8 +7,8 @@ mod tables;
 pub use data::DataConfig;
 pub use grid::Place;
 
-pub(crate) use grid::Axis;
 pub(crate) use data::Sides;
+pub(crate) use grid::Axis;
 pub(crate) use tables::{apply_all, parse, read_table};
 
 use crate::adapter::{AdapterConfig, Base, check_bases, with_base_model};

@@ -2,9 +2,11 @@
 
 use heldout_adapters::hints::{Hint, HintTechnique};
 use heldout_core::Result;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 
 /// One hint, or several whose channels lie side by side; in a recipe a table or an array of tables.
@@ -28,6 +30,20 @@ impl HintList {
     /// The field, the value and the remedy.
     pub fn check(&self) -> Result<()> {
         self.0.iter().try_for_each(HintTechnique::check)
+    }
+}
+
+impl JsonSchema for HintList {
+    fn schema_name() -> Cow<'static, str> {
+        "HintList".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let hint = generator.subschema_for::<HintTechnique>();
+        json_schema!({
+            "description": "One hint, or several whose channels lie side by side.",
+            "anyOf": [hint, { "type": "array", "items": hint, "minItems": 1 }],
+        })
     }
 }
 

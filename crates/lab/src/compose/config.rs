@@ -4,12 +4,13 @@ use crate::recipe::Recipe;
 use heldout_core::{Error, Result};
 use heldout_data::{AttributeClasses, LabelConfig};
 use heldout_features::ClassifierConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Combinations of the classes of `data.labels` that further samples are asked for at the end of a run, each from the noise
 /// of the final samples; Liu et al. 2022, Eq. 11 and 15. A decoder of the attributes says what they are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ComposeConfig {
     /// Of every condition; 1 is the product of the noisy densities, more draws samples further towards what is asked for,
@@ -28,7 +29,7 @@ fn one() -> f64 {
 }
 
 /// A combination: all of `and`, one of `or` at least, none of `not`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AskedConfig {
     /// Classes that hold together.
