@@ -53,6 +53,19 @@ fn recipes_that_change_nothing_are_as_they_were() {
 }
 
 #[test]
+fn classes_are_those_asked_for_on_both_sides() {
+    let [all, some] = [&[][..], &["data.classes=[1,7]"]].map(|sets| recipe(sets).unwrap());
+    let (all, some) = (open(&all).unwrap().labels().unwrap(), open(&some).unwrap().labels().unwrap());
+    for (all, some) in all.into_iter().zip(some) {
+        let kept: Vec<i64> = numbers(Some(all)).into_iter().filter(|label| [1, 7].contains(label)).collect();
+        assert!(!kept.is_empty() && numbers(Some(some)) == kept);
+    }
+    says(&["data.classes=[11]"], &["data.classes", "11", "0 to 9"]);
+    says(&["data.name=pixel-faces", "data.classes=[1]"], &["data.classes", "no labels"]);
+    says(&["initial_weights={arm=\"large\"}"], &["initial_weights.arm", "`large`", "before"]);
+}
+
+#[test]
 fn repetition_is_drawn_and_not_measured() {
     let groups = "data.repeat=[{images=8,times=4},{images=4,times=10}]";
     let (plain, repeated) = (recipe(&[]).unwrap(), recipe(&[groups]).unwrap());

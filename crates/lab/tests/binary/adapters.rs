@@ -53,13 +53,18 @@ fn says(out: &Output, words: &[&str]) {
 /// Training that moves nothing.
 const STILL: &str = "train.learning_rate.peak = 1e-30\ntrain.optimizer.weight_decay = 0.0\ntrain.steps = 1\n";
 
-/// At a learning rate of 0 every adapter stays as it starts: its samples are the base's, to the last bit.
+const TWO_HINTS: &str = r#"[{ kind = "canny" }, { kind = "low_pass", sigma = 1.0 }]"#;
+
+/// At a learning rate of 0 every adapter stays as it starts, and so does what starts with the weights of another arm: its
+/// samples are the base's, to the last bit.
 #[test]
 fn an_adapter_that_has_not_moved_samples_as_its_base() {
     let still = STILL;
     let arms = [
         ("control", format!("{still}{CONTROL}")),
         ("t2i", format!("{still}{}", CONTROL.replace("control_net", "t2i"))),
+        ("two_hints", format!("{still}{}", CONTROL.replace("{ kind = \"canny\" }", TWO_HINTS))),
+        ("started", format!("{still}initial_weights = {{ arm = \"base\" }}")),
         (
             "lora",
             format!(
@@ -89,6 +94,10 @@ fn an_adapter_that_has_not_moved_samples_as_its_base() {
     assert_eq!(adapter["hints"].as_array().unwrap().len(), 2, "{adapter}");
     assert_eq!(adapter["interference"][0]["nets"], serde_json::json!(["colour", "texture"]));
     assert!(json(&place.path("out/arms/lora-seed0/arm.json"))["adapter"].is_null());
+    let two = &json(&place.path("out/arms/two_hints-seed0/arm.json"))["adapter"];
+    let hints: Vec<_> = two["hints"].as_array().unwrap().iter().map(|h| h["hint"].as_str().unwrap()).collect();
+    assert_eq!(hints, ["canny", "low_pass"]);
+    assert!(two["diversity"].as_f64().unwrap() > 0.5, "a hint that does nothing leaves all open: {two}");
 }
 
 /// The same of a transformer, whose first blocks are copied; and it learns.
