@@ -95,7 +95,8 @@ fn an_adapter_that_has_not_moved_samples_as_its_base() {
     assert_eq!(adapter["interference"][0]["nets"], serde_json::json!(["colour", "texture"]));
     assert!(json(&place.path("out/arms/lora-seed0/arm.json"))["adapter"].is_null());
     let two = &json(&place.path("out/arms/two_hints-seed0/arm.json"))["adapter"];
-    let hints: Vec<_> = two["hints"].as_array().unwrap().iter().map(|h| h["hint"].as_str().unwrap()).collect();
+    let hints: Vec<_> =
+        two["hints"].as_array().unwrap().iter().map(|h| h["hint"].as_str().unwrap()).collect();
     assert_eq!(hints, ["canny", "low_pass"]);
     assert!(two["diversity"].as_f64().unwrap() > 0.5, "a hint that does nothing leaves all open: {two}");
 }
