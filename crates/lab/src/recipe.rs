@@ -337,7 +337,8 @@ impl Recipe {
         const STEPS: u64 = 2;
         (self.train.steps, self.train.stop_after) = (STEPS, None);
         (self.validation.every, self.monitor.every, self.checkpoint.every) = (STEPS, 1, STEPS);
-        self.validation.images = self.validation.images.min(4);
+        self.validation.images = self.validation.images.min(2);
+        self.validation.log_snr.truncate(8);
         self.sample.samples = self.sample.samples.min(8);
         self.sample.steps = self.sample.steps.min(2);
         self.data.shrink(512.max(self.train.batch_size), 128);

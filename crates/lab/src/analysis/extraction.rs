@@ -124,7 +124,10 @@ impl ExtractionAnalysis {
         let clause = |arm: &str| {
             let shares = self.shares(arm);
             let told = shares.iter().map(|(times, share, by_image)| {
-                format!("{:.0} % of those that stand {times}x ({by_image:.2} copies by image)", 100.0 * share)
+                format!(
+                    "{:.0} % of images that stand {times}x ({by_image:.2} copies by image)",
+                    100.0 * share
+                )
             });
             let rises = shares.len() > 1
                 && shares.windows(2).all(|w| w[0].1 <= w[1].1)
@@ -134,7 +137,7 @@ impl ExtractionAnalysis {
                 (_, true) => ", rising with multiplicity",
                 (_, false) => ", not rising with multiplicity throughout",
             };
-            format!("of {arm} came out {}{grows}", told.collect::<Vec<_>>().join(", "))
+            format!("{arm}: what came out is {}{grows}", told.collect::<Vec<_>>().join(", "))
         };
         let clauses: Vec<String> = self.arms().into_iter().map(clause).collect();
         format!("{}. {:.3} of held-out images would count as copies.", clauses.join("; "), self.floor)
