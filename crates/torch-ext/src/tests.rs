@@ -233,3 +233,41 @@ fn meta_tensors_compute_shapes_alone() {
     assert!(is_meta(&group_norm_silu(&h, None, &norm)));
     assert!(is_meta(&conv3x3(&h, &meta(&[32, 64, 3, 3], Kind::Float), None)));
 }
+
+/// Other kinds and devices take libtorch's kernels, whose backward passes have no derivative of their own.
+#[test]
+fn attention_by_libtorchs_kernels_can_be_differentiated_twice() {
+    tch::manual_seed(0);
+    let given = [0, 1, 2].map(|_| Tensor::randn([2, 2, 6, 8], (Kind::Float, Device::Cpu)));
+    let gradients = |kind| {
+        let x = given.each_ref().map(|t| t.to_kind(kind).set_requires_grad(true));
+        let loss = attend(&x[0], &x[1], &x[2]).to_kind(Kind::Float).square().sum(Kind::Float);
+        let first = Tensor::run_backward(&[loss], &[&x[0], &x[1], &x[2]], true, true);
+        let norm = first[0].to_kind(Kind::Float).square().sum(Kind::Float);
+        let second = Tensor::run_backward(&[norm], &[&x[0], &x[1], &x[2]], true, false);
+        let plain = attend(&x[0], &x[1], &x[2]).to_kind(Kind::Float).square().sum(Kind::Float);
+        let without_graph = Tensor::run_backward(&[plain], &[&x[0], &x[1], &x[2]], false, false);
+        first.into_iter().chain(second).chain(without_graph).collect::<Vec<_>>()
+    };
+    // A bfloat16 holds 8 bits.
+    for (i, (half, full)) in gradients(Kind::BFloat16).iter().zip(gradients(Kind::Float)).enumerate() {
+        let off =
+            (half.to_kind(Kind::Float) - &full).norm().double_value(&[]) / full.norm().double_value(&[]);
+        assert!(off < 0.03, "gradient {i}: {off}");
+    }
+}
+
+#[test]
+fn settings_for_a_gpu_leave_the_cpu_as_it_is() {
+    let run = || {
+        tch::manual_seed(0);
+        let x = Tensor::randn([4, 16, 8, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let w = Tensor::randn([16, 16, 3, 3], (Kind::Float, Device::Cpu));
+        let y = conv3x3(&x, &w, None).flatten(2, 3).softmax(-1, Kind::Float);
+        Tensor::run_backward(&[y.square().sum(Kind::Float)], &[&x], false, false).remove(0)
+    };
+    let before = run();
+    reproducible();
+    assert!(run().equal(&before));
+    assert_eq!(libtorch_version().split('.').count(), 3, "{}", libtorch_version());
+}

@@ -119,12 +119,11 @@ fn one_of_the_classes_that_hold_is_told_anew_at_every_step() {
         index.iter().zip(labels).for_each(|(place, label)| counts[*place as usize][label as usize] += 1);
     }
     for (place, counts) in counts.iter().enumerate() {
-        for class in 0..4 {
+        for (class, n) in counts.iter().enumerate() {
             let holds = of.holds(class, images[place]);
             assert_eq!(holds, holding[place].contains(&(class as i64)));
             // 400 draws of two classes have a standard deviation of 10.
-            let n: i32 = counts[class];
-            assert!(if holds { n.abs_diff(200) < 55 } else { n == 0 }, "{n} of class {class}, image {place}");
+            assert!(if holds { i32::abs_diff(*n, 200) < 55 } else { *n == 0 }, "{n} of class {class}, image {place}");
         }
     }
     assert_eq!(places.len(), 20);
