@@ -123,7 +123,10 @@ fn one_of_the_classes_that_hold_is_told_anew_at_every_step() {
             let holds = of.holds(class, images[place]);
             assert_eq!(holds, holding[place].contains(&(class as i64)));
             // 400 draws of two classes have a standard deviation of 10.
-            assert!(if holds { i32::abs_diff(*n, 200) < 55 } else { *n == 0 }, "{n} of class {class}, image {place}");
+            assert!(
+                if holds { i32::abs_diff(*n, 200) < 55 } else { *n == 0 },
+                "{n} of class {class}, image {place}"
+            );
         }
     }
     assert_eq!(places.len(), 20);
