@@ -46,6 +46,7 @@ const EDGES: [(&str, &[&str]); 22] = [
             "heldout-samplers",
             "heldout-schedules",
             "heldout-statistics",
+            "heldout-torch-ext",
             "heldout-train",
             "heldout-unet",
             "heldout-vae",
