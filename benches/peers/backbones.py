@@ -59,14 +59,20 @@ CASES = {
 }
 
 
+def synchronize():
+    if DEVICE == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def timed(repeats, run):
     times = []
     warm_up = min(repeats, 3)
     for _ in range(repeats + warm_up):
         start = time.perf_counter()
         run()
-        if DEVICE == "cuda":
-            __import__("torch").cuda.synchronize()
+        synchronize()
         times.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times[warm_up:])
 

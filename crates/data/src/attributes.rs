@@ -121,6 +121,11 @@ impl AttributeClasses {
         &self.names
     }
 
+    /// The number of the class of this name.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
     /// Whether a class holds for an image of the set.
     pub fn holds(&self, class: usize, image: usize) -> bool {
         self.holds[class][image]

@@ -1,5 +1,6 @@
 //! Which attributes an image has, by a classifier that is trained in place.
 
+use crate::classifier::check_of_set;
 use crate::small::Small;
 use crate::{ClassifierConfig, Labelled};
 use heldout_core::{Error, Result};
@@ -73,8 +74,7 @@ impl AttributeDecoder {
     /// # Errors
     /// Images of another shape, size or kind.
     pub fn decode(&self, images: &Tensor) -> Result<Tensor> {
-        let labels = images; // not looked at
-        Labelled { images, labels }.check_images("decoded")?;
+        check_of_set(images, "decoded")?;
         if images.size()[2..] != self.network.size {
             let (found, size) = (&images.size()[2..], self.network.size);
             return Err(Error::config("decoded images", format!("{found:?}: it was trained on {size:?}")));
@@ -105,7 +105,7 @@ fn measured(name: &str, found: &Tensor, truth: &Tensor) -> DecodedClass {
 
 /// Whether images and labels go together.
 fn check(set: Labelled<'_>, name: &str, classes: &[String]) -> Result<()> {
-    set.check_images(name)?;
+    check_of_set(set.images, name)?;
     let (found, wanted) = (set.labels.size(), [set.images.size()[0], classes.len() as i64]);
     if classes.is_empty() || found != wanted || set.labels.kind() != Kind::Float {
         let reason = format!("{found:?} of {:?}: {wanted:?} of Float is needed", set.labels.kind());

@@ -103,7 +103,7 @@ impl Classifier {
 impl Labelled<'_> {
     /// Whether they go together, with labels below `classes` where that is known: how many classes there are.
     fn check(&self, set: &str, classes: Option<i64>) -> Result<i64> {
-        self.check_images(set)?;
+        check_of_set(self.images, set)?;
         let fail = |reason: String| Err(Error::config(format!("{set} labels"), reason));
         let (images, labels) = (self.images.size(), self.labels.size());
         if labels != images[..1] || self.labels.kind() != Kind::Int64 {
@@ -122,19 +122,6 @@ impl Labelled<'_> {
             }
             _ => Ok(most + 1),
         }
-    }
-
-    /// Whether the images can be looked at.
-    pub(crate) fn check_images(&self, set: &str) -> Result<()> {
-        let fail = |reason: String| Err(Error::config(format!("{set} images"), reason));
-        let images = self.images.size();
-        if !matches!(images[..], [n, 1 | 3, h, w] if n > 0 && h > 0 && w > 0) {
-            return fail(format!("{images:?}: [N, 1 or 3, H, W] with at least one image is needed"));
-        }
-        if !matches!(self.images.kind(), Kind::Uint8 | Kind::Float) {
-            return fail(format!("{:?}: bytes, or f32 in [0, 1], are needed", self.images.kind()));
-        }
-        Ok(())
     }
 
     /// `[H, W]` of the images, which is that of the held-out ones.
@@ -160,4 +147,17 @@ impl FeatureExtractor for Classifier {
         let logits = Some(self.network.logits(&features));
         Ok(FeatureOutput { features, logits, spatial: None })
     }
+}
+
+/// Whether the images of a set can be looked at.
+pub(crate) fn check_of_set(images: &Tensor, set: &str) -> Result<()> {
+    let fail = |reason: String| Err(Error::config(format!("{set} images"), reason));
+    let size = images.size();
+    if !matches!(size[..], [n, 1 | 3, h, w] if n > 0 && h > 0 && w > 0) {
+        return fail(format!("{size:?}: [N, 1 or 3, H, W] with at least one image is needed"));
+    }
+    if !matches!(images.kind(), Kind::Uint8 | Kind::Float) {
+        return fail(format!("{:?}: bytes, or f32 in [0, 1], are needed", images.kind()));
+    }
+    Ok(())
 }

@@ -162,6 +162,11 @@ impl<'a> Arm<'a> {
         self.space.shape
     }
 
+    /// The first held-out images, at most `n`: what floors are taken on.
+    pub(crate) fn floor_images(&self, n: i64) -> Tensor {
+        self.held_out.narrow(0, 0, n.min(self.held_out.size()[0]))
+    }
+
     /// The data set in a line.
     pub(crate) fn data_line(&self) -> String {
         let set = &self.set;

@@ -108,6 +108,23 @@ impl Outcome {
         }
     }
 
+    /// What a recipe lacks to measure it; of motion say its data.
+    fn needs(self, recipe: &Recipe) -> Option<&'static str> {
+        let (there, lack) = match self {
+            Self::EdgeF1 | Self::HintDistance | Self::Diversity => (
+                recipe.adapter.as_ref().is_some_and(|adapter| !adapter.hints().is_empty()),
+                "it is of adapters that look at hints; name those in compare.arms",
+            ),
+            Self::Composed => (recipe.compose.is_some(), "say what is asked for in a table compose"),
+            Self::Metric(metric) => (
+                recipe.monitor.features.is_some() && recipe.monitor.metrics.contains(&metric),
+                "name a network in monitor.features and the metric in monitor.metrics",
+            ),
+            _ => return None,
+        };
+        (!there).then_some(lack)
+    }
+
     /// Its value in an arm, if it was measured.
     pub fn of(self, arm: &ArmResult) -> Option<f64> {
         match self {
@@ -201,23 +218,14 @@ impl CompareConfig {
                 return Err(Error::config(field, reason));
             }
         }
-        for metric in outcomes.iter().filter_map(|o| if let Outcome::Metric(m) = o { Some(m) } else { None })
-        {
-            let monitors = |recipe: &Recipe| {
-                recipe.monitor.features.is_some() && recipe.monitor.metrics.contains(metric)
+        for outcome in outcomes {
+            let lacks = |(name, recipe): &(String, Recipe)| {
+                let lack = outcome.needs(recipe).filter(|_| self.has(name))?;
+                Some(format!("{outcome} is not measured in {name}: {lack}"))
             };
-            if let Some((name, _)) = arms.iter().find(|(name, recipe)| self.has(name) && !monitors(recipe)) {
-                let reason = format!(
-                    "{metric} is not measured in {name}: name a network in monitor.features and the metric in monitor.metrics"
-                );
+            if let Some(reason) = arms.iter().find_map(lacks) {
                 return Err(Error::config("outcomes", reason));
             }
-        }
-        let without = arms.iter().find(|(_, recipe)| recipe.compose.is_none());
-        if let Some((name, _)) = without.filter(|_| outcomes.contains(&Composed)) {
-            let reason =
-                format!("composed is not measured in {name}: say what is asked for in a table compose");
-            return Err(Error::config("outcomes", reason));
         }
         if outcomes.is_empty() {
             return Err(Error::config("outcomes", "none: name one at least, as loss_held_out"));
@@ -232,7 +240,7 @@ impl CompareConfig {
 
     /// Whether examples that are clips, or images, have all outcomes.
     pub(crate) fn check_examples(&self, arm: &str, clips: bool) -> heldout_core::Result<()> {
-        if clips || !self.outcomes.contains(&Motion) {
+        if clips || !self.has(arm) || !self.outcomes.contains(&Motion) {
             return Ok(());
         }
         let reason = format!("motion: {arm} is of images, which do not move; leave it out");

@@ -8,6 +8,7 @@ use crate::conditions::SampleConditions;
 use crate::monitor::Looks;
 use crate::recipe::SampleConfig;
 use crate::result::{FinalSamples, LatentCopies};
+use crate::space::Space;
 use anyhow::{Result, bail};
 use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, Preconditioned, stream};
 use heldout_data::to_bytes;
@@ -70,7 +71,7 @@ pub(crate) fn evaluate(
     let in_space =
         sample(denoiser.as_ref(), &recipe.sample, recipe.sample.samples as u64, &|range| told.of(range))?;
     let generated = space.to_images(&in_space, rows);
-    let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
+    let held_out = arm.floor_images(FLOOR_IMAGES);
     let sets = FeatureSets { generated: &generated, train: &arm.train, held_out: &held_out };
     let metric = |copies| MemorizedFraction { copies, seed };
     let exact = metric(Copies::Exact).measure(&sets)?;
@@ -97,8 +98,7 @@ pub(crate) fn evaluate(
     let ours = metric(Copies::Exact).pairs(&generated, &arm.train)?;
     let theirs = metric(Copies::Exact).pairs(&shown, &arm.train)?;
     write_neighbours(arm, folder, (&generated, &ours), (&shown, &theirs))?;
-    let shown = space.examples.pictures(&generated.narrow(0, 0, generated.size()[0].min(GRID)));
-    save_grid(&shown, &folder.join("samples.png"))?;
+    save_first(space, &generated, &folder.join("samples.png"))?;
     let latent =
         recipe.latent.is_some().then(|| latent_copies(arm, &in_space, &held_out, seed)).transpose()?;
     let adapter = match adaptation.filter(|_| told.hints.is_some()) {
@@ -180,6 +180,11 @@ fn write_neighbours(
     };
     write_atomically(&folder.join("final.json"), serde_json::to_string_pretty(&samples)?.as_bytes())?;
     Ok(())
+}
+
+/// The first of some samples `[n, C, H, W]` in `[-1, 1]` as one PNG.
+pub(crate) fn save_first(space: &Space, samples: &Tensor, path: &Path) -> Result<()> {
+    save_grid(&space.examples.pictures(&samples.narrow(0, 0, samples.size()[0].min(GRID))), path)
 }
 
 /// Images `[n, C, H, W]` in `[-1, 1]` as one PNG, about as wide as high, with a pixel between.

@@ -75,7 +75,7 @@ pub(crate) fn monitor(
         samples: config.samples,
         every: config.every,
         train: arm.train.shallow_clone(),
-        held_out: arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES)),
+        held_out: arm.floor_images(FLOOR_IMAGES),
         metrics,
         quality: Some(looks.quality()),
         sink: sink.clone(),

@@ -1,7 +1,6 @@
 //! What an adapter of a recipe looks at: one hint, or a list of them.
 
 use heldout_adapters::hints::{Hint, HintTechnique};
-use heldout_core::Result;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
@@ -22,14 +21,6 @@ impl HintList {
     /// Channels, for images of this many.
     pub fn channels(&self, of_images: i64) -> i64 {
         self.0.iter().map(|hint| hint.channels(of_images)).sum()
-    }
-
-    /// Whether each is possible.
-    ///
-    /// # Errors
-    /// The field, the value and the remedy.
-    pub fn check(&self) -> Result<()> {
-        self.0.iter().try_for_each(HintTechnique::check)
     }
 }
 
@@ -54,7 +45,7 @@ impl From<HintTechnique> for HintList {
 }
 
 impl Serialize for HintList {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0[..] {
             [one] => one.serialize(serializer),
             several => several.serialize(serializer),
@@ -63,7 +54,7 @@ impl Serialize for HintList {
 }
 
 impl<'de> Deserialize<'de> for HintList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(OneOrSeveral)
     }
 }
@@ -78,11 +69,11 @@ impl<'de> Visitor<'de> for OneOrSeveral {
         f.write_str("a hint, as { kind = \"canny\" }, or a list of hints")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<HintList, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HintList, A::Error> {
         HintTechnique::deserialize(MapAccessDeserializer::new(map)).map(HintList::from)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<HintList, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<HintList, A::Error> {
         let all = Vec::<HintTechnique>::deserialize(SeqAccessDeserializer::new(seq))?;
         if all.is_empty() {
             return Err(A::Error::custom("an empty list of hints: name one at least"));

@@ -134,8 +134,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// Names that there are, as [`ComposeConfig::check`] sees to.
     pub(crate) fn new(config: &AskedConfig, classes: &AttributeClasses) -> Self {
-        let place = |name: &String| classes.names().iter().position(|known| known == name);
-        let of = |names: &[String]| names.iter().filter_map(place).collect();
+        let of = |names: &[String]| names.iter().filter_map(|name| classes.number(name)).collect();
         Self { and: of(&config.and), or: of(&config.or), not: of(&config.not) }
     }
 

@@ -3,7 +3,7 @@
 use super::{Asked, AskedConfig, AskedResult, ComposedResult};
 use crate::arm::Arm;
 use crate::assemble::{generate, untold};
-use crate::evaluate::{FINAL, FLOOR_IMAGES, save_grid};
+use crate::evaluate::{FINAL, FLOOR_IMAGES, save_first};
 use anyhow::Result;
 use heldout_core::{Cond, Denoiser, Estimate, FeatureSets, Preconditioned, stream};
 use heldout_data::{AttributeClasses, to_bytes};
@@ -12,9 +12,6 @@ use heldout_metrics::{Copies, MemorizedFraction};
 use heldout_samplers::{And, Weighted};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
-
-/// Images of the grid of a combination.
-const GRID: i64 = 64;
 
 /// Which classes hold for each of some images.
 type Bits = Vec<Vec<bool>>;
@@ -38,10 +35,7 @@ pub(crate) fn compose(
     let one = |(name, config): (&String, &AskedConfig)| {
         let asked = Asked::new(config, classes);
         let images = samples(arm, model, &asked)?;
-        save_grid(
-            &images.narrow(0, 0, images.size()[0].min(GRID)),
-            &folder.join(format!("composed-{name}.png")),
-        )?;
+        save_first(&arm.space, &images, &folder.join(format!("composed-{name}.png")))?;
         let bits = decoded(&decoder, &images)?;
         judge.result(name, config, &asked, (&images, &bits))
     };
@@ -133,10 +127,10 @@ impl Judge<'_> {
         let real = arm.split.held_out.iter().zip(&self.held_out).filter(|(image, _)| is_so(image));
         let real: Vec<&Vec<bool>> = real.map(|(_, row)| row).collect();
         let by_class = config.names().filter_map(|name| {
-            let class = classes.names().iter().position(|known| known == name)?;
+            let class = classes.number(name)?;
             Some((name.clone(), bits.iter().filter(|row| row[class]).count() as f64 / bits.len() as f64))
         });
-        let held_out = arm.held_out.narrow(0, 0, arm.held_out.size()[0].min(FLOOR_IMAGES));
+        let held_out = arm.floor_images(FLOOR_IMAGES);
         let sets = FeatureSets { generated: images, train: &arm.train, held_out: &held_out };
         Ok(AskedResult {
             name: name.to_owned(),

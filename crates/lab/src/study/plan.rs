@@ -80,10 +80,10 @@ impl Plan {
                         Base::Path(path) => built_on.push(of_files(Path::new(path))?),
                     }
                 }
-                let mut key = of_text(&serde_json::to_string(&(recipe.as_ref(), seed, content, built_on))?);
                 if device != Device::Cpu {
-                    key = of_text(&format!("{key} on a GPU")); // which draws other numbers
+                    built_on.push("a GPU".to_owned()); // which draws other numbers
                 }
+                let key = of_text(&serde_json::to_string(&(recipe.as_ref(), seed, content, built_on))?);
                 let task = Task { arm: name.clone(), seed: *seed, key, code: code.clone() };
                 tasks.push(Planned { task, recipe: recipe.clone(), after });
             }
