@@ -54,3 +54,25 @@ fn fingerprints_tell_recipes_and_seeds_apart() {
     assert_ne!(of(&a, 0), of(&a, 1));
     assert_ne!(of(&a, 0), of(&b, 0));
 }
+
+/// What an outcome needs is asked of the arms that take part, before anything runs.
+#[test]
+fn an_outcome_that_an_arm_does_not_measure_is_told() {
+    let says = |compare: &str, words: [&str; 2]| {
+        let error = study(&[&format!("compare={compare}")]).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    let of = |arms: &str, outcome: &str| format!("{{baseline=\"small\",{arms}outcomes=[\"{outcome}\"]}}");
+    says(&of("", "edge_f1"), ["compare.outcomes: edge_f1 is not measured in small", "compare.arms"]);
+    says(&of("", "composed"), ["composed is not measured in small", "table compose"]);
+    says(&of("", "vendi"), ["vendi is not measured in small", "monitor.metrics"]);
+    says(&of("arms=[\"none\"],", "gap"), ["compare.arms: `none` is no arm", "small, large"]);
+
+    // An arm that takes no part need not have it.
+    let features = "arms.small.monitor.features={network=\"pixels\"}";
+    let metrics = "arms.small.monitor.metrics=[\"vendi\"]";
+    let alone = format!("compare={}", of("arms=[\"small\"],", "vendi"));
+    assert!(study(&[features, metrics, &alone]).unwrap().compare.is_some());
+    let all = format!("compare={}", of("", "vendi"));
+    assert!(study(&[features, metrics, &all]).unwrap_err().to_string().contains("not measured in large"));
+}
