@@ -4,9 +4,10 @@ hold the start of the process and the reading of the files, but for what is prin
 process, and above what each takes to start (ours with libtorch, theirs with what it imports).
 
     cargo build -p heldout-lab
+    cargo build -p heldout-metrics --no-default-features --example coverage
     python3 benches/peers/metrics.py [rounds] [case ..]
 
-Cases: prdc (10,000 x 10,000 x 512), fd (2048 wide, 4,000 rows, scipy's sqrtm), kid (100 x 1000, 2048 wide, 4,000 rows, torch-fidelity),
+Cases: prdc (10,000 x 10,000 x 512), prdc_crate (the same by heldout-metrics alone, without libtorch), fd (2048 wide, 4,000 rows, scipy's sqrtm), kid (100 x 1000, 2048 wide, 4,000 rows, torch-fidelity),
 kid_many (the same of 20,000 rows), f_mem
 (10,000 x 50,000 x 3072, the plain matrix product by torch), large (50,000 x 50,000 x 2048, ours alone: does it fit in 2 GB?)."""
 
@@ -19,7 +20,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HELDOUT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/heldout"
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
+HELDOUT, COVERAGE = BUILT / "heldout", BUILT / "examples/coverage"
 THREADS = os.cpu_count()
 
 IMPORTS = "import numpy as np, sys, time; "
@@ -44,6 +46,7 @@ print("inside", time.time() - start)"""
 # name: (shape of generated, shape of train, metrics, further options, the peer's imports and program)
 CASES = {
     "prdc": ((10_000, 512), (10_000, 512), ["precision", "recall", "density", "coverage"], [], PRDC),
+    "prdc_crate": ((10_000, 512), (10_000, 512), None, [], PRDC),
     "fd": ((4_000, 2048), (4_000, 2048), ["fd"], ["--fast"], SQRTM),
     "kid": ((4_000, 2048), (4_000, 2048), ["kid"], [], KID),
     "kid_many": ((20_000, 2048), (20_000, 2048), ["kid"], [], KID),
@@ -91,7 +94,9 @@ def main():
             a, b = (str(Path(folder) / f"{x}.npy") for x in "ab")
             data(generated, 0, a), data(train, 1, b)
             ours = [str(HELDOUT), "metrics", "--generated", a, "--train", b, "--json", *options]
-            ours += [x for m in metrics for x in ("--metric", m)]
+            ours += [x for m in metrics or [] for x in ("--metric", m)]
+            if metrics is None:
+                ours = [str(COVERAGE), a, b]
             start, program = peer or ("", "")
             python = [sys.executable, "-W", "ignore", "-c"]
             found = {"ours": [], "theirs": []}
@@ -100,7 +105,7 @@ def main():
                 if peer:
                     theirs = IMPORTS + start + "\n" + program
                     found["theirs"].append(run([*python, theirs, a, b, str(THREADS)]))
-            idle = run([ours[0], "--version"])[1], run([*python, IMPORTS + start])[1]
+            idle = run([HELDOUT, "--version"])[1] if metrics else 0, run([*python, IMPORTS + start])[1]
         for who, results in found.items():
             for what, k in (("s", 0), ("MB", 1)) if results else ():
                 print(f"{name}: {who} {spread([r[k] for r in results])} {what}")

@@ -25,7 +25,7 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("heldout-features", &["heldout-nn", "heldout-weights"]),
     ("heldout-diagnosis", &[]),
     ("heldout-statistics", &[]),
-    ("heldout-train", &["heldout-torch-ext"]),
+    ("heldout-train", &["heldout-statistics", "heldout-torch-ext"]),
     ("heldout-vae", &["heldout-nn", "heldout-torch-ext"]),
     ("heldout-adapters", &["heldout-nn", "heldout-unet", "heldout-dit"]),
     (
@@ -56,6 +56,7 @@ const EDGES: [(&str, &[&str]); 22] = [
     (
         "heldout-benches",
         &[
+            "heldout-features",
             "heldout-nn",
             "heldout-samplers",
             "heldout-schedules",

@@ -1,7 +1,7 @@
 //! What is measured between generated, training and held-out images.
 
 use crate::Result;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt::Debug;
 use std::rc::Rc;
 use tch::Tensor;
@@ -58,16 +58,26 @@ pub struct FeatureSets<'a> {
     pub held_out: &'a Tensor,
 }
 
-/// A value with its 95 % interval.
+/// A value with its 95 % interval; `null` in JSON, which has no other number for it, is one that is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The point estimate.
+    #[serde(deserialize_with = "nan_of_null")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub value: f64,
     /// Lower end of the 95 % interval.
+    #[serde(deserialize_with = "nan_of_null")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub lower: f64,
     /// Upper end.
+    #[serde(deserialize_with = "nan_of_null")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub upper: f64,
+}
+
+fn nan_of_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl Estimate {

@@ -2,13 +2,15 @@
 
 mod agreement;
 mod extraction;
+mod fields;
 mod grid;
 mod onset;
 
 pub use agreement::{AgreementAnalysis, AgreementConfig, AgreementPoint};
 pub use extraction::{ExtractionAnalysis, ExtractionConfig, ExtractionPoint};
+pub use fields::{FieldsAnalysis, FieldsConfig, FieldsPoint};
 pub use grid::{GridAnalysis, GridCell, GridConfig};
-pub use onset::{Collapse, OnsetAnalysis, OnsetConfig, OnsetPoint, StopCheck};
+pub use onset::{Collapse, OnsetAnalysis, OnsetConfig, OnsetPoint, PowerLaw, StopCheck};
 
 use crate::recipe::Study;
 use crate::record::Record;
@@ -31,6 +33,8 @@ pub enum AnalysisConfig {
     Extraction(ExtractionConfig),
     /// One outcome over the grid.
     Grid(GridConfig),
+    /// How far the trained networks look; Luo et al. 2016.
+    ReceptiveField(FieldsConfig),
 }
 
 /// Its answer.
@@ -38,13 +42,15 @@ pub enum AnalysisConfig {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum AnalysisResult {
     /// See [`AnalysisConfig::Onset`].
-    Onset(OnsetAnalysis),
+    Onset(Box<OnsetAnalysis>),
     /// See [`AnalysisConfig::Agreement`].
     Agreement(AgreementAnalysis),
     /// See [`AnalysisConfig::Extraction`].
     Extraction(ExtractionAnalysis),
     /// See [`AnalysisConfig::Grid`].
     Grid(GridAnalysis),
+    /// See [`AnalysisConfig::ReceptiveField`].
+    ReceptiveField(FieldsAnalysis),
 }
 
 /// What a study has left behind.
@@ -70,15 +76,19 @@ impl AnalysisConfig {
             Self::Agreement(config) => config.check(study),
             Self::Extraction(config) => config.check(study),
             Self::Grid(config) => config.check(study),
+            Self::ReceptiveField(config) => config.check(),
         }
     }
 
     pub(crate) fn run(&self, evidence: &Evidence<'_>) -> Result<AnalysisResult> {
         Ok(match self {
-            Self::Onset(config) => AnalysisResult::Onset(config.run(evidence.arms, evidence.records)?),
+            Self::Onset(config) => {
+                AnalysisResult::Onset(Box::new(config.run(evidence.arms, evidence.records)?))
+            }
             Self::Agreement(config) => AnalysisResult::Agreement(config.run(evidence)?),
             Self::Extraction(config) => AnalysisResult::Extraction(config.run(evidence)?),
             Self::Grid(config) => AnalysisResult::Grid(config.run(evidence)),
+            Self::ReceptiveField(config) => AnalysisResult::ReceptiveField(config.run(evidence)?),
         })
     }
 }
@@ -91,6 +101,7 @@ impl AnalysisResult {
             Self::Agreement(found) => found.answer(),
             Self::Extraction(found) => found.answer(),
             Self::Grid(found) => found.answer(),
+            Self::ReceptiveField(found) => found.answer(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::measure::{Audit, Metrics};
 use crate::sampling::Sample;
 use clap::{Args, Parser, Subcommand};
+use heldout_core::Error;
 use heldout_data::PixelRange;
 use heldout_lab::{Executor, FileKind, Outcome, WeightsChoice};
 use std::num::NonZeroUsize;
@@ -192,7 +193,7 @@ pub(crate) struct RunOptions {
     /// Arms that run side by side; as many as there are cores by default, as far as memory allows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroUsize))]
     pub(crate) jobs: Option<NonZeroUsize>,
-    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it
+    /// cpu, cuda or cuda:N; by default cuda where libtorch finds it, and on a cluster where --sbatch asks for GPUs
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
 }
@@ -477,10 +478,16 @@ pub(crate) fn device(text: &str) -> Result<Device, String> {
         Some(rest) => rest.strip_prefix(':').and_then(|place| place.parse::<usize>().ok()),
         None => None,
     };
-    let place = place.ok_or("is none of cpu, cuda and cuda:N")?;
-    match tch::Cuda::device_count() {
-        n if place < n.max(0) as usize => Ok(Device::Cuda(place)),
-        0 => Err("libtorch finds no CUDA here: `cargo xtask setup --device cuda`, or use cpu".to_owned()),
-        n => Err(format!("there are {n} GPUs, cuda:0 to cuda:{}", n - 1)),
-    }
+    Ok(Device::Cuda(place.ok_or("is none of cpu, cuda and cuda:N")?))
+}
+
+/// What `--device` names, if it is here; without one a GPU, where there is any.
+pub(crate) fn device_here(named: Option<Device>) -> anyhow::Result<Device> {
+    let Some(Device::Cuda(place)) = named else { return Ok(named.unwrap_or_else(Device::cuda_if_available)) };
+    let reason = match tch::Cuda::device_count() {
+        n if place < n.max(0) as usize => return Ok(Device::Cuda(place)),
+        0 => "libtorch finds no GPU here: `cargo xtask setup --device cuda`, or use cpu".to_owned(),
+        n => format!("there are {n} GPUs here, cuda:0 to cuda:{}", n - 1),
+    };
+    Err(Error::config(format!("--device cuda:{place}"), reason).into())
 }

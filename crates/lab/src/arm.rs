@@ -11,7 +11,7 @@ use crate::parts::Parts;
 use crate::progress::{Bar, Progress, go_on, seconds_of};
 use crate::recipe::{Recipe, Sides};
 use crate::regularization::RegularizationConfig;
-use crate::result::{ArmResult, LevelGap, QualityResult};
+use crate::result::{ArmResult, LevelGap, MadeOn, QualityResult};
 use crate::sink::ArmSink;
 use crate::space::{Source, Space};
 use crate::study::RESULT;
@@ -422,6 +422,7 @@ impl<'a> Arm<'a> {
             seconds,
             peak_rss_bytes: peak_rss_bytes(),
             parameters,
+            made_on: Some(MadeOn::here(self.device)),
             stopped,
         })
     }

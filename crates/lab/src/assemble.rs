@@ -144,6 +144,10 @@ pub(crate) fn generate(
     let batches: Vec<Tensor> =
         tch::no_grad(|| range.clone().step_by(config.batch_size).map(batch).collect::<Result<_>>())?;
     let samples = Tensor::cat(&batches, 0);
+    if !bool::try_from(samples.isfinite().all())? {
+        let reason = "are not finite: the weights have diverged, or the sampler does with so few steps";
+        return Err(Error::config("samples", reason));
+    }
     Ok(if limit.is_finite() { samples.clamp(-limit, limit) } else { samples })
 }
 

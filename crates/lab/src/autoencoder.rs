@@ -13,6 +13,7 @@ use crate::machine::peak_rss_bytes;
 use crate::networks::build;
 use crate::progress::{Bar, Progress, go_on, seconds_of};
 use crate::sink::ArmSink;
+use crate::study::{Lock, holder};
 use anyhow::{Result, anyhow};
 use heldout_adapters::copy_weights;
 use heldout_core::{Error, FeatureExtractor, Observer, Params, Update, stream};
@@ -27,6 +28,7 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tch::{Device, Tensor};
 
 /// The arm's name in records.
@@ -101,6 +103,7 @@ pub fn train_autoencoder(request: &AutoencoderRequest<'_>) -> Result<Option<Auto
     let mut source = recipe.regularization.source(batches, data.shape, recipe.seed)?;
 
     prepare(recipe, folder)?;
+    let Some(_lock) = lock(folder, interrupt)? else { return Ok(None) };
     let fingerprint = recipe.fingerprint()?;
     let kept = &recipe.checkpoint;
     let mut checkpoints = Checkpoints::new(&folder.join("checkpoints"), &fingerprint, kept.every, kept.keep)?;
@@ -187,6 +190,16 @@ fn prepare(recipe: &AutoencoderRecipe, folder: &Path) -> Result<()> {
     }
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     Ok(write_atomically(&path, text.as_bytes())?)
+}
+
+/// One process trains it at a time; two studies may want the same one. None if a signal came.
+fn lock(folder: &Path, interrupt: &AtomicBool) -> Result<Option<Lock>> {
+    let free = Lock::take(folder)?;
+    if free.is_none() {
+        eprintln!("{}: waiting for process {}, which trains it", folder.display(), holder(folder));
+        return Lock::wait(folder, Duration::MAX, interrupt);
+    }
+    Ok(free)
 }
 
 fn objective(

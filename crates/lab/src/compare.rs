@@ -293,14 +293,16 @@ pub(crate) fn compare(config: &CompareConfig, names: &[&str], arms: &[ArmResult]
 /// The name of an arm, the seeds of its baseline, and its own.
 pub(crate) type Sides<'a> = (&'a str, &'a [&'a ArmResult], &'a [&'a ArmResult]);
 
-/// One family of comparisons by one outcome, each with its place among `sides`; those that have no seed in common are left out.
+/// One family of comparisons by one outcome, each with its place among `sides`, over the seeds with which both have a finite
+/// number; those that have no such seed in common are left out.
 pub(crate) fn compare_pairs(outcome: Outcome, sides: &[Sides<'_>]) -> Result<Vec<(usize, Effect)>> {
     let direction = outcome.direction();
     let mut family = Vec::new();
     for (place, (name, baseline, arm)) in sides.iter().enumerate() {
         let pairs = arm.iter().filter_map(|a| {
             let b = baseline.iter().find(|b| b.seed == a.seed)?;
-            Some((outcome.of(b)?, outcome.of(a)?))
+            let pair = (outcome.of(b)?, outcome.of(a)?);
+            (pair.0.is_finite() && pair.1.is_finite()).then_some(pair)
         });
         let (baseline, arm): (Vec<f64>, Vec<f64>) = pairs.unzip();
         if !arm.is_empty() {

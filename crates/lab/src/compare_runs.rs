@@ -37,6 +37,9 @@ pub struct ArmPair {
     pub effects: Vec<Effect>,
 }
 
+/// Tables of a recipe that numbers depend on however the model was trained.
+const MEASURES: [&str; 4] = ["data.", "validation.", "monitor.", "sample."];
+
 /// Compares arms of one name; where both runs have one arm only, those. Holm's correction is over all arms of an outcome.
 pub fn compare_runs(runs: &[PathBuf], outcomes: &[Outcome]) -> Result<RunComparison> {
     let [first, others @ ..] = runs else {
@@ -57,7 +60,7 @@ pub fn compare_runs(runs: &[PathBuf], outcomes: &[Outcome]) -> Result<RunCompari
             let unlike: Vec<&str> = changes
                 .iter()
                 .map(|c| c[0].as_str())
-                .filter(|key| key.starts_with("data.") || key.starts_with("validation."))
+                .filter(|key| MEASURES.iter().any(|table| key.starts_with(table)))
                 .collect();
             if !unlike.is_empty() {
                 notes.push(format!(

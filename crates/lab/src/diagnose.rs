@@ -19,12 +19,13 @@ use heldout_diagnosis::{
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction};
 use heldout_regularization::Gaussian;
 use heldout_train::DenoisingObjective;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 /// Images over which a receptive field is averaged.
-const FIELD_IMAGES: i64 = 16;
+pub(crate) const FIELD_IMAGES: i64 = 16;
 /// Training images of the loss whose curvature is taken, at most.
 const CURVATURE_IMAGES: usize = 64;
 /// Places on the line to another model.
@@ -85,7 +86,7 @@ pub struct Diagnosis {
 }
 
 /// An effective receptive field at one noise level.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldSize {
     /// `ln(alpha^2 / sigma^2)`.
     pub log_snr: f64,
@@ -203,7 +204,7 @@ fn line(
 }
 
 /// The network's receptive field on noised images, at each level.
-fn fields(
+pub(crate) fn fields(
     model: &Preconditioned,
     schedule: &dyn NoiseSchedule,
     images: &Batch,

@@ -54,8 +54,8 @@ pub use adapter::{
 pub use advise::advise;
 pub use analysis::{
     AgreementAnalysis, AgreementConfig, AgreementPoint, AnalysisConfig, AnalysisResult, Collapse,
-    ExtractionAnalysis, ExtractionConfig, ExtractionPoint, GridAnalysis, GridCell, GridConfig, OnsetAnalysis,
-    OnsetConfig, OnsetPoint, StopCheck,
+    ExtractionAnalysis, ExtractionConfig, ExtractionPoint, FieldsAnalysis, FieldsConfig, FieldsPoint,
+    GridAnalysis, GridCell, GridConfig, OnsetAnalysis, OnsetConfig, OnsetPoint, PowerLaw, StopCheck,
 };
 pub use audit::{Audit, AuditRequest, ClassShare, Finding, Share, Suspect, audit, free_audit_folder};
 pub use audit_data::{
@@ -94,7 +94,7 @@ pub use space::LatentConfig;
 pub use stop_step::{pilots, stop_step};
 pub use study::{
     Calibration, Equal, Estimate, Executor, Progress, SubmitRequest, Submitted, WorkerEnding, Workers,
-    calibrate, estimates, execute, finish, submit, submit_dry, work, work_alone,
+    calibrate, device_of_jobs, estimates, execute, finish, submit, submit_dry, work, work_alone,
 };
 pub use weights_choice::WeightsChoice;
 

@@ -49,6 +49,16 @@ pub(crate) fn total_memory() -> u64 {
     limit.map_or(system.total_memory(), |limit| limit.min(system.total_memory()))
 }
 
+/// Memory that processes may still take, of the machine and of the group that this one belongs to; none if the system does not
+/// say.
+pub(crate) fn available_memory() -> Option<u64> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    let available = system.available_memory();
+    let limit = system.cgroup_limits().filter(|limits| limits.total_memory > 0);
+    Some(limit.map_or(available, |limits| limits.free_memory.min(available)))
+}
+
 /// Programs and their versions.
 pub(crate) fn versions() -> BTreeMap<String, String> {
     BTreeMap::from([

@@ -7,16 +7,16 @@ mod submitting;
 mod tables;
 
 use anyhow::Result;
-use args::{Cli, Command, CostArgs, Experiment, RunOptions, Train, TrainAutoencoder};
+use args::{Cli, Command, CostArgs, Experiment, RunOptions, Train, TrainAutoencoder, device_here};
 use clap::{CommandFactory, Parser};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use heldout_core::Error;
 use heldout_data::{ImageSet, Summary, find};
 use heldout_lab::{
     AuditDataRequest, AutoencoderRecipe, AutoencoderRequest, Cost, CostRequest, DescribeRequest,
-    DiagnoseRequest, ExportRequest, ForwardRequest, Request, RunEnding, Study, StudyResult, WorkerEnding,
-    Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose, estimates,
-    export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
+    DiagnoseRequest, Estimate, ExportRequest, ForwardRequest, Request, RunEnding, Study, StudyResult,
+    WorkerEnding, Workers, advise, audit_data, calibrate, check, compare_runs, costs, describe_any, diagnose,
+    estimates, export, find_autoencoder, find_fragment, find_recipe, forward, fragments, free_folder, pilots,
     project_root, recipes, resumed, run, schema, stop_step, study_folder, train_autoencoder, work,
     write_report, write_results,
 };
@@ -69,24 +69,23 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Experiment(Experiment { recipe, options, check: true, .. }) => {
             let study = read(&recipe, &options.fragments, options.sets, &options.seeds)?;
-            check(&study, options.device.unwrap_or_else(Device::cuda_if_available))?;
+            check(&study, device_here(options.device)?)?;
             println!("{}: {} arms build and run", study.name, study.arms.len());
         }
         Command::Experiment(e @ Experiment { submit: Some(executor), .. }) => return e.submit(executor),
-        Command::Experiment(Experiment { recipe, options, dry_run: true, .. }) => {
-            return print_plan(&recipe, options);
-        }
-        Command::Experiment(Experiment { recipe, options, smoke, .. }) => {
-            let changed = !(options.fragments.is_empty() && options.sets.is_empty());
+        Command::Experiment(Experiment { recipe, options, dry_run, smoke, .. }) => {
             let change = if smoke { Study::smoke } else { Ok };
+            if dry_run {
+                return print_plan(&recipe, options, change);
+            }
+            let changed = !(options.fragments.is_empty() && options.sets.is_empty());
             return start(&recipe, options, change, |study| study_folder(study, changed), |_, _| Ok(()));
         }
         Command::Arm { folder, calibrate: true, device, .. } => {
-            let device = device.unwrap_or_else(Device::cuda_if_available);
-            println!("{}", serde_json::to_string(&calibrate(&folder, device)?)?);
+            println!("{}", serde_json::to_string(&calibrate(&folder, device_here(device)?)?)?);
         }
         Command::Arm { folder, alone, device, .. } => {
-            let device = device.unwrap_or_else(Device::cuda_if_available);
+            let device = device_here(device)?;
             let ending = if alone {
                 submitting::run_alone(&folder, device)?
             } else {
@@ -140,7 +139,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 gradients: f.gradients,
                 variant: f.layout.variant.as_deref(),
                 head_channels: f.layout.head_channels,
-                device: f.device.unwrap_or_else(Device::cuda_if_available),
+                device: device_here(f.device)?,
             })?;
             println!("{}", f.output.display());
         }
@@ -170,7 +169,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 images: d.images,
                 seed: d.seed,
                 weights: &d.weights.choice(),
-                device: d.device.unwrap_or_else(Device::cuda_if_available),
+                device: device_here(d.device)?,
             })?;
             if d.json {
                 println!("{}", serde_json::to_string_pretty(&diagnosis)?);
@@ -236,7 +235,7 @@ fn print_costs(c: &CostArgs) -> Result<()> {
         sets: &c.sets,
         rounds: c.rounds,
         steps: c.steps,
-        device: c.device.unwrap_or_else(Device::cuda_if_available),
+        device: device_here(c.device)?,
     };
     for (name, cost) in costs(&request)? {
         match cost {
@@ -282,7 +281,7 @@ fn train_an_autoencoder(t: TrainAutoencoder) -> Result<ExitCode> {
     let found = train_autoencoder(&AutoencoderRequest {
         recipe: &recipe,
         folder: &folder,
-        device: t.device.unwrap_or_else(Device::cuda_if_available),
+        device: device_here(t.device)?,
         interrupt: &*interruptible()?,
     })?;
     let Some(result) = found else {
@@ -318,7 +317,7 @@ fn start(
             (study, folder)
         }
     };
-    let device = device.unwrap_or_else(Device::cuda_if_available);
+    let device = device_here(device)?;
     let request = Request {
         study: &study,
         folder: &folder,
@@ -349,27 +348,36 @@ fn start(
     }
 }
 
-/// The study that is asked for, its folder, and whether results of other builds count.
-fn chosen(recipe: &str, options: RunOptions) -> Result<(Study, PathBuf, bool)> {
+/// The study that is asked for, or what `change` makes of it, its folder, and whether results of other builds count.
+fn chosen(
+    recipe: &str,
+    options: RunOptions,
+    change: impl FnOnce(Study) -> Result<Study>,
+) -> Result<(Study, PathBuf, bool)> {
     if let Some(folder) = options.resume {
         return Ok((resumed(&folder)?, folder, true));
     }
     let changed = !(options.fragments.is_empty() && options.sets.is_empty());
-    let study = read(recipe, &options.fragments, options.sets, &options.seeds)?;
+    let study = change(read(recipe, &options.fragments, options.sets, &options.seeds)?)?;
     let folder = options.out.unwrap_or_else(|| study_folder(&study, changed));
     Ok((study, folder, options.any_code))
 }
 
 /// What an experiment would do, and what it would take.
-fn print_plan(recipe: &str, options: RunOptions) -> Result<ExitCode> {
-    let (device, jobs) = (options.device.unwrap_or_else(Device::cuda_if_available), options.jobs);
-    let (study, folder, any_code) = chosen(recipe, options)?;
+fn print_plan(
+    recipe: &str,
+    options: RunOptions,
+    change: impl FnOnce(Study) -> Result<Study>,
+) -> Result<ExitCode> {
+    let (device, jobs) = (device_here(options.device)?, options.jobs);
+    let (study, folder, any_code) = chosen(recipe, options, change)?;
     let workers = Workers::new(jobs.map(usize::from), study.arms.len() * study.seeds.len(), device);
     let Some(plan) = estimates(&study, &folder, device, workers, any_code, &*interruptible()?)? else {
         return Ok(ExitCode::from(130));
     };
     show_plan(&study, &plan, &folder, workers);
-    Ok(ExitCode::SUCCESS)
+    let fails = |line: &Estimate| matches!(line.calibration, Some(Err(_)));
+    Ok(if plan.iter().any(fails) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// The arguments as they were given, after the name of the project's own entry point.

@@ -1,5 +1,6 @@
 //! The commands that measure what others made: feature matrices and folders of images.
 
+use crate::args::device_here;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -214,7 +215,7 @@ impl Audit {
                 return Err(Error::config(field, "0: at least 1 is needed").into());
             }
         }
-        let device = self.device.unwrap_or_else(Device::cuda_if_available);
+        let device = device_here(self.device)?;
         let out = self.out.unwrap_or_else(free_audit_folder);
         let seed = self.seed;
         let request = AuditRequest {

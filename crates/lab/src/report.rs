@@ -16,11 +16,14 @@ pub(crate) use pictures::data_uri;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
+/// The page in a run folder.
+pub(crate) const PAGE: &str = "report.html";
+
 /// Makes `report.html` in the run folder anew; a run that is not finished is shown as far as it got.
 pub fn write(run: &Path) -> Result<PathBuf> {
     let loaded = load::load(run)?;
-    let page = render("report.html", include_str!("report/report.html"), &view::page(&loaded)?)?;
-    let path = run.join("report.html");
+    let page = render(PAGE, include_str!("report/report.html"), &view::page(&loaded)?)?;
+    let path = run.join(PAGE);
     write_atomically(&path, page.as_bytes())?;
     Ok(path)
 }

@@ -98,9 +98,34 @@ pub struct ArmResult {
     pub peak_rss_bytes: u64,
     /// Trained numbers.
     pub parameters: usize,
+    /// What the last digits depend on besides recipe, seed and data; absent in files of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_on: Option<MadeOn>,
     /// Why it ended before its last step, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+}
+
+/// Where an arm was made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct MadeOn {
+    /// As libtorch names it.
+    pub device: String,
+    /// Of libtorch.
+    pub threads: usize,
+    /// Its version.
+    pub libtorch: String,
+}
+
+impl MadeOn {
+    /// This process.
+    pub(crate) fn here(device: tch::Device) -> Self {
+        Self {
+            device: format!("{device:?}"),
+            threads: usize::try_from(tch::get_num_threads()).unwrap_or(1),
+            libtorch: heldout_torch_ext::libtorch_version().to_owned(),
+        }
+    }
 }
 
 /// The distance of the final samples to held-out images; low is good.

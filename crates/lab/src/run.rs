@@ -125,7 +125,7 @@ fn gather(
     let records = counted_records(folder)?;
     let evidence = Evidence { study, run: folder, arms: &arms, records: &records };
     let analysis = study.analysis.as_ref().map(|a| a.run(&evidence)).transpose()?;
-    let verdict = verdict(study, &arms, comparison.as_ref(), analysis.as_ref());
+    let verdict = verdict(study, &arms, comparison.as_ref(), analysis.as_ref(), &failures);
     let (recipe, question) = (study.name.clone(), study.question.clone());
     Ok(StudyResult { format: 2, recipe, question, verdict, arms, comparison, analysis, failures })
 }
@@ -158,21 +158,34 @@ fn take_folder(request: &Request<'_>, plan: &Plan, machine: BTreeMap<String, Str
         versions: versions(),
         machine,
     };
-    let write = || -> Result<Lock> {
-        fs::create_dir_all(folder).map_err(Error::io(*folder))?;
-        let lock = Lock::take(folder)?.ok_or_else(|| {
-            let reason = format!("another process ({}) runs this study now", holder(folder));
-            anyhow!(Error::file(*folder, reason))
-        })?;
+    fs::create_dir_all(folder).map_err(Error::io(*folder))?;
+    let lock = Lock::take(folder)?.ok_or_else(|| {
+        let reason = format!("another process ({}) runs this study now", holder(folder));
+        anyhow!(Error::file(*folder, reason))
+    })?;
+    let write = || -> Result<()> {
+        if !plan.is_done(folder, request.any_code)? {
+            for answer in [STUDY, report::PAGE] {
+                remove_if_there(&folder.join(answer))?; // of other arms
+            }
+        }
         write_atomically(&folder.join("recipe.toml"), study.resolved.as_bytes())?;
-        write_atomically(&folder.join("run.json"), serde_json::to_string_pretty(&info)?.as_bytes())?;
-        Ok(lock)
+        Ok(write_atomically(&folder.join("run.json"), serde_json::to_string_pretty(&info)?.as_bytes())?)
     };
-    write().inspect_err(|_| {
+    // Only who holds the lock may take the folder away again.
+    let written = write().inspect_err(|_| {
         if !existed {
             let _ = fs::remove_dir_all(folder); // the error that is reported is the first one
         }
-    })
+    });
+    written.map(|()| lock)
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => Ok(other.map_err(Error::io(path))?),
+    }
 }
 
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {

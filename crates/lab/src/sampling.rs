@@ -1,6 +1,6 @@
 //! The command `sample`: from models trained here, and from pipelines.
 
-use crate::args::{Weights, device};
+use crate::args::{Weights, device, device_here};
 use anyhow::Result;
 use clap::Args;
 use heldout_core::Error;
@@ -185,7 +185,7 @@ fn fetched(model: PathBuf, variant: Option<&str>) -> Result<PathBuf> {
 impl Sample {
     /// Samples from an arm, or from a pipeline.
     pub(crate) fn run(self) -> Result<()> {
-        let device = self.device.unwrap_or_else(Device::cuda_if_available);
+        let device = device_here(self.device)?;
         let Sample { model, n, out, seed, steps, sets, weights, pipeline, clip, .. } = self;
         let weights = weights.choice();
         let model = fetched(model, pipeline.variant.as_deref())?;

@@ -193,6 +193,14 @@ impl Space {
         in_batches(x, batch, |rows| model.network.decode(rows).clamp(-1.0, 1.0))
     }
 
+    /// The numbers of the autoencoder, in the order of their names.
+    pub(crate) fn weights(&self) -> Option<Vec<(String, Tensor)>> {
+        let mut all: Vec<(String, Tensor)> =
+            self.autoencoder.as_ref()?.vars.variables().into_iter().collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        Some(all)
+    }
+
     /// What makes images of what a model works on, where that are no images.
     pub(crate) fn autoencoder(&self) -> Option<Rc<dyn LatentModel>> {
         self.autoencoder.as_ref().map(|model| model.network.clone())

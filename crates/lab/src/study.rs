@@ -12,7 +12,7 @@ mod worker;
 pub use equal::Equal;
 pub use estimate::{Calibration, Estimate, Progress, calibrate, estimates};
 pub use pool::Workers;
-pub use submit::{Executor, SubmitRequest, Submitted, execute, finish, submit, submit_dry};
+pub use submit::{Executor, SubmitRequest, Submitted, device_of_jobs, execute, finish, submit, submit_dry};
 pub use worker::{WorkerEnding, work, work_alone};
 
 pub(crate) use in_process::run_here;

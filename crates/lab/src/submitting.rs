@@ -1,11 +1,11 @@
 //! `experiment --submit`, and the hidden commands that its jobs run.
 
-use crate::args::{Execute, Experiment};
+use crate::args::{Execute, Experiment, device_here};
 use crate::{chosen, interruptible, print_outcome};
 use anyhow::Result;
 use heldout_lab::{
-    Executor, Request, SubmitRequest, Submitted, WorkerEnding, Workers, execute, finish, submit, submit_dry,
-    work_alone,
+    Executor, Request, SubmitRequest, Submitted, WorkerEnding, Workers, device_of_jobs, execute, finish,
+    submit, submit_dry, work_alone,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -19,9 +19,12 @@ impl Experiment {
     /// Hands the study over to `executor`, or says what would be handed over.
     pub(crate) fn submit(self, executor: Executor) -> Result<ExitCode> {
         let (device, jobs) = (self.options.device, self.options.jobs.map(usize::from));
-        let (study, folder, any_code) = chosen(&self.recipe, self.options)?;
+        let (study, folder, any_code) = chosen(&self.recipe, self.options, Ok)?;
         let interrupt = interruptible()?;
-        let here = device.unwrap_or_else(Device::cuda_if_available);
+        let device = match (executor, device) {
+            (Executor::Slurm, device) => device_of_jobs(device, &self.sbatch)?,
+            (Executor::Local, device) => device_here(device)?,
+        };
         let tasks = study.arms.len() * study.seeds.len();
         let request = SubmitRequest {
             request: Request {
@@ -29,16 +32,15 @@ impl Experiment {
                 folder: &folder,
                 any_code,
                 command: crate::command_line(),
-                device: here,
+                device,
                 workers: None,
                 interrupt: &interrupt,
             },
             executor,
             workers: match executor {
                 Executor::Slurm => Workers::of_cluster(jobs, tasks),
-                Executor::Local => Workers::new(jobs, tasks, here),
+                Executor::Local => Workers::new(jobs, tasks, device),
             },
-            device,
             options: &self.sbatch,
         };
         if self.dry_run {

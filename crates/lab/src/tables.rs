@@ -48,18 +48,20 @@ pub(crate) fn show_plan(study: &Study, plan: &[Estimate], folder: &Path, workers
         };
         let mut cells =
             vec![line.arm.clone(), line.seed.to_string(), state.to_owned(), line.steps.to_string()];
-        match line.calibration.filter(|_| line.progress != Progress::Done) {
-            Some(c) => cells.extend([
+        match line.calibration.as_ref().filter(|_| line.progress != Progress::Done) {
+            Some(Ok(c)) => cells.extend([
                 format!("{:.0} ms", 1e3 * c.step_seconds),
                 format!("{:.0} s", c.seconds),
                 format!("{:.0} MB", c.peak_rss_bytes as f64 / 1e6),
             ]),
+            Some(Err(_)) => cells.extend(["fails", "", ""].map(str::to_owned)),
             None => cells.extend(["", "", ""].map(str::to_owned)),
         }
         table.add_row(cells);
     }
     let left = plan.iter().filter(|line| line.progress != Progress::Done);
-    let seconds: f64 = left.filter_map(|line| Some(line.calibration?.seconds)).sum();
+    let measured = left.filter_map(|line| line.calibration.as_ref()?.as_ref().ok());
+    let seconds: f64 = measured.map(|calibration| calibration.seconds).sum();
     let Workers { jobs, threads } = workers;
     println!("{table}\n{}", study.question);
     println!(
@@ -67,6 +69,15 @@ pub(crate) fn show_plan(study: &Study, plan: &[Estimate], folder: &Path, workers
         seconds / jobs as f64 / 60.0,
         folder.display()
     );
+    let mut told: Vec<&str> = Vec::new();
+    for line in plan {
+        if let Some(Err(reason)) = &line.calibration
+            && !told.contains(&line.arm.as_str())
+        {
+            eprintln!("error: {}: {reason}", line.arm);
+            told.push(&line.arm);
+        }
+    }
 }
 
 /// A table of the arms, their losses by noise level, and the answer.

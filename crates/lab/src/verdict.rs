@@ -5,8 +5,9 @@ use crate::analysis::AnalysisResult;
 use crate::compare::{Comparison, Effect, signed};
 use crate::compose;
 use crate::recipe::Study;
-use crate::result::ArmResult;
+use crate::result::{ArmFailure, ArmResult};
 use heldout_statistics::Evidence;
+use std::collections::BTreeMap;
 
 /// What the study asks, answered: by samples of combinations, by its analysis, by its comparison, or else by who copies.
 pub(crate) fn verdict(
@@ -14,12 +15,34 @@ pub(crate) fn verdict(
     results: &[ArmResult],
     comparison: Option<&Comparison>,
     analysis: Option<&AnalysisResult>,
+    failures: &[ArmFailure],
 ) -> String {
     let arms: Vec<&str> = study.arms.iter().map(|(name, _)| name.as_str()).collect();
     let composed = compose::answer(&arms, results);
     let analysed = analysis.map(AnalysisResult::answer);
-    let said: Vec<String> = composed.into_iter().chain(analysed).chain(comparison.map(effects)).collect();
-    if said.is_empty() { copies(study, results) } else { said.join(" ") }
+    let compared = comparison.map(effects);
+    // How far networks look answers no question by itself.
+    let [first, then] = match analysis {
+        Some(AnalysisResult::ReceptiveField(_)) => [compared, analysed],
+        _ => [analysed, compared],
+    };
+    let mut said: Vec<String> = composed.into_iter().chain(first).chain(then).collect();
+    if said.is_empty() && !results.is_empty() {
+        said.push(copies(study, results));
+    }
+    said.extend(lost(failures));
+    said.join(" ")
+}
+
+/// Arms that the answer knows nothing of, with their seeds.
+fn lost(failures: &[ArmFailure]) -> Option<String> {
+    let mut arms: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for f in failures {
+        arms.entry(&f.name).or_default().push(f.seed.to_string());
+    }
+    let told: Vec<String> =
+        arms.iter().map(|(arm, seeds)| format!("{arm} (seed {})", seeds.join(", "))).collect();
+    (!told.is_empty()).then(|| format!("Without a result: {}.", told.join("; ")))
 }
 
 /// Which arms differ from the baseline by the first outcome.
@@ -28,14 +51,15 @@ fn effects(comparison: &Comparison) -> String {
         return format!("No arm has a seed in common with {}.", comparison.baseline);
     };
     let of_first = || comparison.effects.iter().filter(|e| e.outcome == first.outcome);
+    let seeds = of_first().map(|e| e.difference.n).max().unwrap_or(0);
     let clause = |evidence: Evidence| {
-        let arms: Vec<String> = of_first().filter(|e| e.decision.evidence == evidence).map(told).collect();
+        let of = of_first().filter(|e| e.decision.evidence == evidence);
+        let arms: Vec<String> = of.map(|e| told(e, seeds)).collect();
         (!arms.is_empty()).then(|| format!("{evidence}: {}", arms.join(", ")))
     };
     use Evidence::{Better, EqualDifferences, NoEvidence, OneSeed, Worse};
     let clauses: Vec<String> =
         [Better, Worse, NoEvidence, EqualDifferences, OneSeed].into_iter().filter_map(clause).collect();
-    let seeds = of_first().map(|e| e.difference.n).max().unwrap_or(0);
     let plural = if seeds == 1 { "" } else { "s" };
     format!(
         "By {}, beside {} over {seeds} seed{plural}: {}.",
@@ -45,12 +69,15 @@ fn effects(comparison: &Comparison) -> String {
     )
 }
 
-fn told(e: &Effect) -> String {
+/// An arm that has fewer than all `seeds` says so.
+fn told(e: &Effect, seeds: usize) -> String {
     let mean = signed(e.difference.mean);
-    match e.difference.interval {
-        Some(i) => format!("{} ({mean}, 95 % {} to {})", e.arm, signed(i.lower), signed(i.upper)),
-        None => format!("{} ({mean})", e.arm),
-    }
+    let interval = e.difference.interval;
+    let interval =
+        interval.map_or_else(String::new, |i| format!(", 95 % {} to {}", signed(i.lower), signed(i.upper)));
+    let n = e.difference.n;
+    let of = if n < seeds { format!(", {n} of the seeds") } else { String::new() };
+    format!("{} ({mean}{interval}{of})", e.arm)
 }
 
 /// Who copies, and who follows what it is given.
@@ -61,7 +88,7 @@ fn copies(study: &Study, results: &[ArmResult]) -> String {
     };
     let mut clauses = Vec::new();
     let (mut copies, mut makes) = (false, false);
-    for (name, recipe) in &study.arms {
+    for (name, recipe) in study.arms.iter().filter(|(name, _)| results.iter().any(|r| r.name == *name)) {
         let (f_mem, floor) = (mean(&|r| r.f_mem, name), mean(&|r| r.f_mem_floor, name));
         let does = if f_mem >= 0.5 {
             copies = true;

@@ -1,5 +1,6 @@
 //! Intervals.
 
+use crate::student::student_quantile;
 use serde::{Deserialize, Serialize};
 
 /// A 95 % interval.
@@ -13,6 +14,19 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// The mean of independent values, and its Student-t 95 % interval; none of fewer than two.
+    #[must_use]
+    pub fn of_mean(values: &[f64]) -> Option<(f64, Self)> {
+        let n = values.len();
+        if n < 2 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let error = (squares / (n * (n - 1)) as f64).sqrt();
+        Some((mean, Self::around(mean, student_quantile(n - 1) * error)))
+    }
+
     pub(crate) fn around(value: f64, half: f64) -> Self {
         Self { lower: value - half, upper: value + half }
     }

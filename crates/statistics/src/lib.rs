@@ -16,6 +16,7 @@ pub use holm::holm;
 pub use interval::Interval;
 pub use log_log::LogLogFit;
 pub use paired::{Degenerate, PairedDifference, paired};
+pub use student::student_quantile;
 
 #[cfg(test)]
 mod tests;

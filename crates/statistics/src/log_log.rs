@@ -1,7 +1,7 @@
 //! Exponents of power laws.
 
 use crate::error::{check, check_lengths};
-use crate::student::quantile;
+use crate::student::student_quantile;
 use crate::{Error, Interval};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +54,7 @@ impl LogLogFit {
             n,
             slope,
             error,
-            interval: Interval::around(slope, quantile(n - 2) * error),
+            interval: Interval::around(slope, student_quantile(n - 2) * error),
             intercept: y_log.mean - slope * x_log.mean,
             r_squared: varies.then(|| (1.0 - residuals / y_log.squares).max(0.0)),
         })

@@ -2,7 +2,7 @@
 
 use crate::bootstrap::percentile_interval;
 use crate::error::{check, check_lengths};
-use crate::student::{quantile, two_sided_p};
+use crate::student::{student_quantile, two_sided_p};
 use crate::{Error, Interval, Options};
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::ln_gamma;
@@ -123,7 +123,7 @@ pub(crate) fn student(differences: &[f64], rounding: f64) -> PairedDifference {
         let sd = (squares / freedom as f64).sqrt();
         let error = sd / (n as f64).sqrt();
         result.sd = Some(sd * unit);
-        result.interval = Some(Interval::around(mean * unit, quantile(freedom) * error * unit));
+        result.interval = Some(Interval::around(mean * unit, student_quantile(freedom) * error * unit));
         result.p = Some(two_sided_p(mean / error, freedom));
         result.d_z = Some(mean / sd);
         result.d_z_corrected = (n > 2).then(|| mean / sd * hedges(freedom));

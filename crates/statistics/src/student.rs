@@ -14,8 +14,9 @@ pub(crate) fn two_sided_p(t: f64, freedom: usize) -> f64 {
     }
 }
 
-/// 97.5 % quantile: 95 % of t lie between it and its negative.
-pub(crate) fn quantile(freedom: usize) -> f64 {
+/// 97.5 % quantile of Student's t with `freedom >= 1` degrees of freedom: 95 % of t lie between it and its negative.
+#[must_use]
+pub fn student_quantile(freedom: usize) -> f64 {
     let v = freedom as f64;
     let x = inv_beta_reg(0.5 * v, 0.5, 0.05);
     (v * (1.0 - x) / x).sqrt()

@@ -1,6 +1,7 @@
 //! When to stop a long run, told by short ones.
 
 use heldout_core::{Error, Result};
+use heldout_statistics::{LogLogFit, student_quantile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -57,14 +58,13 @@ pub fn predict_stop(onsets: &[Onset], n: u64) -> Result<StopPrediction> {
     check(onsets, n)?;
     let k = onsets.len() as f64;
     let log_n: Vec<f64> = onsets.iter().map(|o| (o.n as f64).ln()).collect();
-    let log_step: Vec<f64> = onsets.iter().map(|o| (o.step as f64).ln()).collect();
-    let ratios: Vec<f64> = log_step.iter().zip(&log_n).map(|(step, n)| step - n).collect();
+    let ratios: Vec<f64> = onsets.iter().zip(&log_n).map(|(o, log_n)| (o.step as f64).ln() - log_n).collect();
     let m = mean(&ratios);
     let spread = (ratios.iter().map(|r| (r - m).powi(2)).sum::<f64>() / (k - 1.0)).sqrt();
     let squares: Vec<f64> = onsets.iter().map(|o| o.half_look().powi(2)).collect();
-    let scatter = quantile(onsets.len() - 1) * spread;
+    let scatter = student_quantile(onsets.len() - 1) * spread;
     let half = (scatter.powi(2) * (1.0 + 1.0 / k) + mean(&squares)).sqrt();
-    let (exponent, exponent_error) = slope(&log_n, &log_step);
+    let (exponent, exponent_error) = exponent(onsets)?;
     let extreme = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick).unwrap_or(m);
     let disagreement = (extreme(f64::max) - extreme(f64::min)).exp();
     let step = (n as f64) * m.exp();
@@ -122,7 +122,7 @@ fn warning(p: &StopPrediction, pilots: usize, by_look: f64) -> Option<String> {
         against.push(format!("steps by image differ {:.1}-fold between pilots", p.disagreement));
     }
     if let Some(error) = p.exponent_error {
-        let half = ((quantile(pilots - 2) * error).powi(2) + by_look.powi(2)).sqrt();
+        let half = ((student_quantile(pilots - 2) * error).powi(2) + by_look.powi(2)).sqrt();
         // What rounds to the last digits of a logarithm is no difference.
         if (p.exponent - 1.0).abs() > half + 1e-9 {
             against.push(format!(
@@ -138,27 +138,13 @@ fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
 }
 
-/// Least-squares slope, and its standard error from three points up.
-fn slope(x: &[f64], y: &[f64]) -> (f64, Option<f64>) {
-    let (mean_x, mean_y) = (mean(x), mean(y));
-    let square: f64 = x.iter().map(|x| (x - mean_x).powi(2)).sum();
-    let slope = x.iter().zip(y).map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / square;
-    let residual = |(x, y): (&f64, &f64)| (y - mean_y - slope * (x - mean_x)).powi(2);
-    let residuals: f64 = x.iter().zip(y).map(residual).sum();
-    let error = (x.len() > 2).then(|| (residuals / (x.len() - 2) as f64 / square).sqrt());
-    (slope, error)
-}
-
-/// 97.5 % quantile of Student's t: from tables, and beyond 30 degrees of freedom by the Cornish-Fisher expansion (Abramowitz
-/// and Stegun 1964, 26.7.5).
-fn quantile(freedom: usize) -> f64 {
-    const TABLE: [f64; 30] = [
-        12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788,
-        2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
-        2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-    ];
-    let (z, v) = (1.959_964_f64, freedom as f64);
-    let tail =
-        || z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v);
-    TABLE.get(freedom.saturating_sub(1)).copied().unwrap_or_else(tail)
+/// Least-squares slope of log step over log n, and its standard error from three pilots up.
+fn exponent(onsets: &[Onset]) -> Result<(f64, Option<f64>)> {
+    let of = |f: fn(&Onset) -> u64| onsets.iter().map(|o| f(o) as f64).collect::<Vec<_>>();
+    let (n, step) = (of(|o| o.n), of(|o| o.step));
+    if let ([n1, n2], [step1, step2]) = (&n[..], &step[..]) {
+        return Ok(((step2 / step1).ln() / (n2 / n1).ln(), None));
+    }
+    let fit = LogLogFit::new(&n, &step).map_err(|e| Error::config("onsets", e.to_string()))?;
+    Ok((fit.slope, Some(fit.error)))
 }

@@ -85,6 +85,10 @@ impl Validator {
     fn validate(&mut self, step: u64, weights: &str) -> Result<()> {
         let train = validation_loss(self.model.as_ref(), &self.sets.train, &self.sets);
         let held_out = validation_loss(self.model.as_ref(), &self.sets.held_out, &self.sets);
+        if train.iter().chain(&held_out).any(|loss| !loss.is_finite()) {
+            let term = format!("validation loss of the {weights} weights");
+            return Err(Error::Diverged { term, step });
+        }
         self.latest = Some(Losses { train: train.clone(), held_out: held_out.clone() });
         let (weights, log_snr) = (weights.to_owned(), self.sets.log_snr.clone());
         self.sink.write(step, Event::Validation { weights, log_snr, train, held_out })

@@ -83,6 +83,66 @@ impl GridAnalysis {
         let at = |(cell, value): (&GridCell, f64)| {
             format!("{value:.3} with {rows} {} and {columns} {}", cell.row, cell.column)
         };
-        format!("The {} is least, {}, and largest, {}.", self.outcome.title(), at(least), at(most))
+        let mut text =
+            format!("The {} is least, {}, and largest, {}.", self.outcome.title(), at(least), at(most));
+        for (axis, name) in self.axes.iter().enumerate() {
+            let steps = self.steps(axis);
+            let count = |sign: f64| steps.iter().filter(|step| *step * sign > 0.0).count();
+            text += &format!(
+                " From one {name} to the next it rises in {} of {} places and falls in {}.",
+                count(1.0),
+                steps.len(),
+                count(-1.0)
+            );
+        }
+        text
+    }
+
+    /// What the mean changes by from one value of an axis to the next, in the order of the recipe, the other axis unchanged.
+    fn steps(&self, axis: usize) -> Vec<f64> {
+        let mut lines: Vec<(&str, Vec<Option<f64>>)> = Vec::new();
+        for cell in &self.cells {
+            let line = if axis == 0 { cell.column.as_str() } else { cell.row.as_str() };
+            let value = cell.value.map(|[mean, ..]| mean);
+            match lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, values)) => values.push(value),
+                None => lines.push((line, vec![value])),
+            }
+        }
+        let step = |pair: &[Option<f64>]| Some(pair[1]? - pair[0]?);
+        lines.iter().flat_map(|(_, values)| values.windows(2).filter_map(step)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_says_which_way_it_goes() {
+        let cell = |row: &str, column: &str, value: Option<f64>| GridCell {
+            row: row.to_owned(),
+            column: column.to_owned(),
+            value: value.map(|v| [v; 3]),
+            floor: None,
+            parameters: None,
+        };
+        let cells = vec![
+            cell("16", "8", Some(0.2)),
+            cell("16", "32", Some(0.9)),
+            cell("64", "8", Some(0.1)),
+            cell("64", "32", None),
+        ];
+        let axes = ["n".to_owned(), "width".to_owned()];
+        let found = GridAnalysis { outcome: Outcome::FMem, axes, cells };
+        let answer = found.answer();
+        assert!(
+            answer.contains("From one n to the next it rises in 0 of 1 places and falls in 1."),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("one width to the next it rises in 1 of 1 places and falls in 0."),
+            "{answer}"
+        );
     }
 }

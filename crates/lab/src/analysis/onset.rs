@@ -4,11 +4,11 @@ use crate::record::Record;
 use crate::result::ArmResult;
 use anyhow::Result;
 use heldout_core::Error;
-use heldout_statistics::LogLogFit;
+use heldout_statistics::{Interval, LogLogFit};
 use heldout_train::{Event, Onset, predict_stop};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Onset of memorisation: the step at which the memorised fraction passes `threshold`, between looks by linear interpolation
 /// (tau_mem of Bonnaire et al. 2025). Time to quality (tau_gen): the step at which the distance to held-out images falls to the
@@ -39,6 +39,9 @@ pub struct OnsetPoint {
     pub memorised: Option<f64>,
     /// Step at which quality was reached.
     pub good: Option<f64>,
+    /// Whether the first look found it good already: it may have been so for long.
+    #[serde(default)]
+    pub good_at_first_look: bool,
     /// Steps between looks.
     pub resolution: u64,
     /// Highest floor of the memorised fraction.
@@ -68,6 +71,23 @@ pub struct StopCheck {
     pub interval: [f64; 2],
     /// Where the seeds of the largest `n` have it.
     pub measured: Vec<f64>,
+    /// What speaks against the prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// A power of `n`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PowerLaw {
+    /// Through all points.
+    pub fit: LogLogFit,
+    /// The exponents of single seeds, of those with at least three points.
+    pub exponents: Vec<f64>,
+    /// Their mean and its Student-t 95 % interval, since points of one seed share its luck; those of `fit` where one seed alone
+    /// has an exponent.
+    pub exponent: f64,
+    /// See `exponent`.
+    pub interval: Interval,
 }
 
 /// All points, and the laws through them.
@@ -75,14 +95,14 @@ pub struct StopCheck {
 pub struct OnsetAnalysis {
     /// As configured.
     pub config: OnsetConfig,
-    /// The distance to held-out images that counts as good.
-    pub quality: f64,
+    /// The distance to held-out images that counts as good; none without results.
+    pub quality: Option<f64>,
     /// One per arm and seed.
     pub points: Vec<OnsetPoint>,
     /// Onset over `n`; none where fewer than three points are known.
-    pub memorised: Option<LogLogFit>,
-    /// Time to quality over `n`.
-    pub good: Option<LogLogFit>,
+    pub memorised: Option<PowerLaw>,
+    /// Time to quality over `n`, of those that the first look did not find good.
+    pub good: Option<PowerLaw>,
     /// None where the curves have no place in common.
     pub collapse: Option<Collapse>,
     /// None without an eighth and a fourth of the largest `n` among the arms.
@@ -127,6 +147,7 @@ impl OnsetConfig {
                 n: arm.n_train,
                 memorised: rises_over(&curve, self.threshold),
                 good: None,
+                good_at_first_look: false,
                 resolution: curve.windows(2).map(|w| w[1].0 - w[0].0).fold(0.0, f64::max) as u64,
                 floor: copies.iter().map(|c| c.2).fold(0.0, f64::max),
             });
@@ -138,23 +159,49 @@ impl OnsetConfig {
             early.map(|c| c.1).fold(f64::INFINITY, f64::min)
         };
         let quality = qualities.iter().zip(&points).map(before).fold(f64::NEG_INFINITY, f64::max);
+        let quality = Some(quality).filter(|quality| quality.is_finite());
         for (point, curve) in points.iter_mut().zip(&qualities) {
-            point.good = falls_to(curve, quality);
+            point.good = quality.and_then(|quality| falls_to(curve, quality));
+            point.good_at_first_look = point.good.is_some() && point.good == curve.first().map(|look| look.0);
         }
-        let fit = |of: fn(&OnsetPoint) -> Option<f64>| {
-            let known: (Vec<f64>, Vec<f64>) =
-                points.iter().filter_map(|p| Some((p.n as f64, of(p)?))).unzip();
-            LogLogFit::new(&known.0, &known.1).ok()
-        };
         Ok(OnsetAnalysis {
             config: self.clone(),
             quality,
-            memorised: fit(|p| p.memorised),
-            good: fit(|p| p.good),
+            memorised: PowerLaw::of(&points, |p| p.memorised),
+            good: PowerLaw::of(&points, |p| p.good.filter(|_| !p.good_at_first_look)),
             collapse: collapse(&curves, self.threshold),
             stop: stop_check(&points)?,
             points,
         })
+    }
+}
+
+impl PowerLaw {
+    /// None of fewer than three points.
+    fn of(points: &[OnsetPoint], value: impl Fn(&OnsetPoint) -> Option<f64>) -> Option<Self> {
+        let fit = |of: &dyn Fn(&OnsetPoint) -> bool| {
+            let known = points.iter().filter(|p| of(p)).filter_map(|p| Some((p.n as f64, value(p)?)));
+            let (n, values): (Vec<f64>, Vec<f64>) = known.unzip();
+            LogLogFit::new(&n, &values).ok()
+        };
+        let all = fit(&|_| true)?;
+        let seeds: BTreeSet<u64> = points.iter().map(|p| p.seed).collect();
+        let exponents: Vec<f64> =
+            seeds.into_iter().filter_map(|seed| Some(fit(&|p| p.seed == seed)?.slope)).collect();
+        let (exponent, interval) = match Interval::of_mean(&exponents) {
+            Some((mean, interval)) => (mean, interval),
+            None => (all.slope, all.interval),
+        };
+        Some(Self { fit: all, exponents, exponent, interval })
+    }
+
+    fn told(&self) -> String {
+        let Interval { lower, upper } = self.interval;
+        let of = match self.exponents.len() {
+            0 | 1 => format!("{} points", self.fit.n),
+            seeds => format!("{seeds} seeds"),
+        };
+        format!("n^{:.2} (95 %: {lower:.2} to {upper:.2}, {of})", self.exponent)
     }
 }
 
@@ -234,17 +281,21 @@ fn stop_check(points: &[OnsetPoint]) -> Result<Option<StopCheck>> {
     }
     let found = predict_stop(&onsets, n as u64)?;
     let measured = points.iter().filter(|p| p.n == n).filter_map(|p| p.memorised).collect();
-    Ok(Some(StopCheck { n, pilots, predicted: found.step, interval: [found.lower, found.upper], measured }))
+    Ok(Some(StopCheck {
+        n,
+        pilots,
+        predicted: found.step,
+        interval: [found.lower, found.upper],
+        measured,
+        warning: found.warning,
+    }))
 }
 
 impl OnsetAnalysis {
     pub(super) fn answer(&self) -> String {
-        let law = |what: &str, fit: &Option<LogLogFit>| match fit {
-            Some(f) => {
-                let [low, high] = [f.interval.lower, f.interval.upper];
-                format!("{what} grows as n^{:.2} (95 %: {low:.2} to {high:.2}, {} points)", f.slope, f.n)
-            }
-            None => format!("{what} is not known: fewer than three arms reached it"),
+        let law = |what: &str, law: &Option<PowerLaw>| match law {
+            Some(law) => format!("{what} grows as {}", law.told()),
+            None => format!("{what} is not known as a function of n: fewer than three arms tell of it"),
         };
         let mut said = vec![law("The onset of memorisation", &self.memorised)];
         if let Some(f) = &self.memorised {
@@ -258,6 +309,14 @@ impl OnsetAnalysis {
         }
         let mut text = said.join(", ") + ". ";
         text += &(law("The time to good samples", &self.good) + ". ");
+        let at_first = self.points.iter().filter(|p| p.good_at_first_look);
+        let at_first: BTreeSet<(usize, u64)> = at_first.filter_map(|p| Some((p.n, p.good? as u64))).collect();
+        if !at_first.is_empty() {
+            let told: Vec<String> =
+                at_first.iter().map(|(n, step)| format!("of {n} images by step {step}")).collect();
+            text +=
+                &format!("Good at their first look, and left out of that: samples {}. ", told.join(" and "));
+        }
         if let Some(c) = &self.collapse {
             let [steps, scaled] = [c.over_steps, c.over_steps_by_image];
             let does = if scaled < 0.5 * steps { "collapse" } else { "do not collapse" };
@@ -266,12 +325,20 @@ impl OnsetAnalysis {
             );
         }
         if let Some(s) = &self.stop {
+            let [low, high] = s.interval;
+            let within = s.measured.iter().filter(|m| (low..=high).contains(*m)).count();
             let measured: Vec<String> = s.measured.iter().map(|m| format!("{m:.0}")).collect();
-            let measured = if measured.is_empty() { "not reached".to_owned() } else { measured.join(", ") };
+            let measured = match measured.len() {
+                0 => "not reached".to_owned(),
+                all => format!("at {}, {within} of {all} within", measured.join(", ")),
+            };
             text += &format!(
-                "From {} and {} images the onset for {} was predicted at step {:.0} (95 %: {:.0} to {:.0}); it is at {measured}. ",
-                s.pilots[0], s.pilots[1], s.n, s.predicted, s.interval[0], s.interval[1]
+                "From {} and {} images the onset for {} was predicted at step {:.0} (95 %: {low:.0} to {high:.0}); it is {measured}. ",
+                s.pilots[0], s.pilots[1], s.n, s.predicted
             );
+            if let Some(warning) = &s.warning {
+                text += &format!("The pilots themselves warn: {warning}. ");
+            }
         }
         let late: Vec<String> = self
             .points
@@ -304,6 +371,7 @@ mod tests {
                 n,
                 memorised: rises_over(&copies, 0.1),
                 good: falls_to(&quality, 0.6),
+                good_at_first_look: false,
                 resolution: (onset / 20.0) as u64,
                 floor: 0.0,
             };
@@ -333,6 +401,40 @@ mod tests {
             assert_eq!((stop.n, stop.pilots), (128, vec![16, 32]));
             assert_eq!((stop.predicted / stop.measured[0] - 1.0).abs() < 0.02, collapses);
         }
+    }
+
+    /// Seeds that differ in their exponents: the interval is of three numbers, not of twelve.
+    #[test]
+    fn the_interval_of_an_exponent_is_over_seeds() {
+        let of = |(seed, exponent): (u64, f64)| {
+            lawful(exponent).into_iter().map(move |(p, ..)| OnsetPoint { seed, ..p })
+        };
+        let points: Vec<OnsetPoint> = [(0, 1.1), (1, 1.2), (2, 1.3)].into_iter().flat_map(of).collect();
+        let law = PowerLaw::of(&points, |p| p.memorised).unwrap();
+        // 4.3027 of t with two degrees of freedom, 0.1 / sqrt(3) of the mean.
+        assert!((law.exponent - 1.2).abs() < 1e-3 && law.exponents.len() == 3);
+        assert!((law.interval.upper - law.exponent - 4.302_65 * 0.1 / 3f64.sqrt()).abs() < 1e-2, "{law:?}");
+        let one = PowerLaw::of(&points[..4], |p| p.memorised).unwrap();
+        assert_eq!((one.exponent, one.interval), (one.fit.slope, one.fit.interval));
+        assert!(PowerLaw::of(&points[..2], |p| p.memorised).is_none());
+    }
+
+    /// What was good before anybody looked is no point of the law; and no result at all is none of anything.
+    #[test]
+    fn what_no_look_preceded_is_left_out() {
+        let config = OnsetConfig { threshold: 0.1 };
+        let found = config.run(&[], &[]).unwrap();
+        assert_eq!((found.quality, found.points.len()), (None, 0));
+        let text = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<OnsetAnalysis>(&text).unwrap(), found);
+        let points: Vec<OnsetPoint> = lawful(1.0)
+            .into_iter()
+            .map(|(p, ..)| OnsetPoint { good: Some(256.0), good_at_first_look: p.n == 128, ..p })
+            .collect();
+        let good = PowerLaw::of(&points, |p| p.good.filter(|_| !p.good_at_first_look));
+        assert_eq!(good.as_ref().map(|law| law.fit.n), Some(3));
+        let answer = OnsetAnalysis { points, good, ..found }.answer();
+        assert!(answer.contains("left out of that: samples of 128 images by step 256"), "{answer}");
     }
 
     #[test]

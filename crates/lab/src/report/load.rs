@@ -5,7 +5,7 @@ use crate::record::{Record, RunInfo};
 use crate::result::{ArmResult, FinalSamples, StudyResult};
 use crate::run::{STUDY, read_json};
 use crate::sink::{RECORDS, read_records};
-use crate::study::task_folder;
+use crate::study::{Task, task_folder};
 use anyhow::{Result, anyhow};
 use heldout_core::Error;
 use heldout_train::Event;
@@ -31,6 +31,8 @@ pub(crate) struct LoadedArm {
     pub(crate) name: String,
     pub(crate) seed: u64,
     pub(crate) result: Option<ArmResult>,
+    /// The programs that worked on it, by their hashes.
+    pub(crate) code: Vec<String>,
     pub(crate) pictures: Option<Pictures>,
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn counted_records(run: &Path) -> Result<Vec<Record>> {
 fn load_arm(folder: &Path, name: String, seed: u64) -> Result<LoadedArm> {
     let arm = folder.join("arm.json");
     if !arm.is_file() {
-        return Ok(LoadedArm { name, seed, result: None, pictures: None });
+        return Ok(LoadedArm { name, seed, result: None, code: Vec::new(), pictures: None });
     }
     let path = folder.join("final.safetensors");
     let tensors = Tensor::read_safetensors(&path).map_err(|e| Error::file(&path, format!("damaged: {e}")))?;
@@ -120,5 +122,6 @@ fn load_arm(folder: &Path, name: String, seed: u64) -> Result<LoadedArm> {
     tensors.values_mut().for_each(|t| *t = shape.pictures(t));
     let distances = read_json(&folder.join("final.json"))?;
     let pictures = Some(Pictures { shape, distances, tensors });
-    Ok(LoadedArm { name, seed, result: Some(read_json(&arm)?), pictures })
+    let code = Task::read(folder)?.map_or_else(Vec::new, |task| task.code);
+    Ok(LoadedArm { name, seed, result: Some(read_json(&arm)?), code, pictures })
 }

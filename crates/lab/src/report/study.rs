@@ -4,7 +4,8 @@ use super::load::Loaded;
 use super::plots::{COLORS, Curve, Dot, curves, forest};
 use super::view::{Ink, Shade, over_steps};
 use crate::analysis::{
-    AgreementAnalysis, AnalysisResult, ExtractionAnalysis, GridAnalysis, OnsetAnalysis, OnsetPoint,
+    AgreementAnalysis, AnalysisResult, ExtractionAnalysis, FieldsAnalysis, GridAnalysis, OnsetAnalysis,
+    OnsetPoint,
 };
 use crate::compare::{Comparison, Effect, number, signed};
 use crate::result::{ArmResult, StudyResult};
@@ -95,6 +96,7 @@ pub(super) fn study_view(
             view.tables = vec![extraction_table(found)];
         }
         Some(AnalysisResult::Grid(found)) => view.tables = vec![grid_table(found)],
+        Some(AnalysisResult::ReceptiveField(found)) => view.tables = vec![fields_table(found)],
         None => {}
     }
     Ok(view)
@@ -206,17 +208,21 @@ fn onset_figures(
         .collect();
     let ends = all.iter().flat_map(|c| c.points.iter().map(|p| p.0));
     let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-    if let Some(fit) = &onset.memorised {
+    if let Some(fit) = onset.memorised.as_ref().map(|law| &law.fit) {
         let at =
             |x: f64| (x, (fit.intercept + fit.slope * x * std::f64::consts::LN_10) / std::f64::consts::LN_10);
         all.push(Curve { points: vec![at(low), at(high)], band: Vec::new(), color: ORANGE, dashed: true });
+    }
+    if all.is_empty() {
+        return Ok(Vec::new());
     }
     let laws = Figure {
         title: "Onset of memorisation and time to quality".to_owned(),
         plot: curves("log10 of the number of training images", "log10 of the step", None, &all)?,
         caption: format!(
-            "Orange: the step at which f_mem passes {}; dashed, the line through all seeds. Blue: the step at which the distance to held-out images has fallen to {:.3}, the lowest value that all reach before their onset. A line for each seed.",
-            onset.config.threshold, onset.quality
+            "Orange: the step at which f_mem passes {}; dashed, the line through all seeds. Blue: the step at which the distance to held-out images has fallen to {}, the lowest value that all reach before their onset; the first look, where that found it so. A line for each seed.",
+            onset.config.threshold,
+            onset.quality.map_or_else(|| "none".to_owned(), number)
         ),
     };
     Ok(vec![laws, collapse])
@@ -231,7 +237,7 @@ fn onset_table(onset: &OnsetAnalysis) -> Sheet {
             p.n.to_string(),
             or(p.memorised),
             by_image.unwrap_or_else(|| "–".to_owned()),
-            or(p.good),
+            if p.good_at_first_look { format!("by {}", or(p.good)) } else { or(p.good) },
             p.resolution.to_string(),
             format!("{:.3}", p.floor),
         ];
@@ -308,6 +314,30 @@ fn extraction_table(found: &ExtractionAnalysis) -> Sheet {
         title: "All groups".to_owned(),
         header: header(&["arm", "seed", "times", "images", "came out", "copies", "samples"]),
         rows: rows.collect(),
+    }
+}
+
+fn fields_table(found: &FieldsAnalysis) -> Sheet {
+    let cell = |arm: &str, log_snr: f64| {
+        let radius = found.over_seeds(arm, log_snr, |f| f.radius);
+        let side = found.over_seeds(arm, log_snr, |f| f.side as f64);
+        radius.zip(side).map_or_else(
+            || "–".to_owned(),
+            |([mean, low, high], [side, ..])| format!("{mean:.2} ({low:.2} to {high:.2}), {side:.1}"),
+        )
+    };
+    let row = |arm: &&str| Named {
+        name: (*arm).to_owned(),
+        cells: found.log_snr.iter().map(|log_snr| cell(arm, *log_snr)).collect(),
+    };
+    Sheet {
+        title: "Effective receptive field of the trained networks: root mean square distance in pixels, mean and range over \
+                seeds, and the side of the square with 95 % of the squared gradient"
+            .to_owned(),
+        header: std::iter::once("arm".to_owned())
+            .chain(found.log_snr.iter().map(|l| format!("log SNR {l}")))
+            .collect(),
+        rows: found.arms().iter().map(row).collect(),
     }
 }
 

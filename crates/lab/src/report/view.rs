@@ -8,13 +8,13 @@ use crate::adapter::lines;
 use crate::compare::number;
 use crate::compose;
 use crate::record::Record;
-use crate::result::{ArmResult, LevelGap, QualityResult};
+use crate::result::{ArmResult, LevelGap, MadeOn, QualityResult};
 use anyhow::Result;
 use heldout_core::Estimate;
 use heldout_train::Event;
 use plotters::style::RGBColor;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything on the page.
 #[derive(Debug, Serialize)]
@@ -154,6 +154,7 @@ pub(crate) fn page(run: &Loaded) -> Result<Page> {
             .chain(stopped)
             .chain(motion)
             .chain(latents)
+            .chain(mixed(run, &done))
             .chain(done.iter().flat_map(|r| measured(r)))
             .collect(),
         shape: examples.map(|e| pixels(e.stacked())),
@@ -195,6 +196,34 @@ fn key(run: &Loaded, name: &str, color: RGBColor) -> Key {
 
 fn share(value: f64, [lower, upper]: [f64; 2]) -> String {
     format!("{value:.3} [{lower:.3}, {upper:.3}]")
+}
+
+/// That arms were not all made by one program, or not in one way.
+fn mixed(run: &Loaded, done: &[&ArmResult]) -> Vec<String> {
+    let mut told = Vec::new();
+    let builds: BTreeSet<&String> = run.arms.iter().flat_map(|a| &a.code).collect();
+    if builds.len() > 1 {
+        told.push(format!(
+            "The arms are the work of {} builds of this program, which may differ in more than speed",
+            builds.len()
+        ));
+    }
+    let mut ways: BTreeMap<&MadeOn, Vec<String>> = BTreeMap::new();
+    for r in done {
+        let Some(way) = &r.made_on else { continue };
+        ways.entry(way).or_default().push(format!("{} seed {}", r.name, r.seed));
+    }
+    if ways.len() > 1 {
+        let all = ways.iter().map(|(MadeOn { device, threads, libtorch }, arms)| {
+            format!("{} on {device}, {threads} threads, libtorch {libtorch}", arms.join(", "))
+        });
+        let all: Vec<String> = all.collect();
+        told.push(format!(
+            "The arms were not made in one way, which changes last digits: {}",
+            all.join("; ")
+        ));
+    }
+    told
 }
 
 /// How clips move.

@@ -5,12 +5,14 @@ use crate::assemble::{generate, guided};
 use crate::cost::Running;
 use crate::dirs::project_root;
 use crate::machine::peak_rss_bytes;
+use crate::progress::Failure;
 use crate::recipe::{Recipe, Study};
 use crate::sample::recipe_of;
 use crate::study::plan::{Plan, Planned};
-use crate::study::pool::{Workers, device_name, own_program};
+use crate::study::pool::{Workers, device_name, explained, is_of_memory, own_program};
 use crate::study::task::{Task, is_done};
-use anyhow::{Context, Result, bail};
+use crate::study::worker::limit_memory;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -54,8 +56,9 @@ pub struct Estimate {
     pub progress: Progress,
     /// Its steps.
     pub steps: u64,
-    /// What it takes from its start; the same for all seeds of an arm, and none for an arm of which all are done.
-    pub calibration: Option<Calibration>,
+    /// What it takes from its start, or why that cannot be told; the same for all seeds of an arm, and none for an arm of which
+    /// all are done.
+    pub calibration: Option<std::result::Result<Calibration, String>>,
 }
 
 /// Steps that are timed.
@@ -65,6 +68,9 @@ const SAMPLING_STEPS: usize = 3;
 
 /// Measures a few steps of the arm in `folder`, in this process.
 pub fn calibrate(folder: &Path, device: Device) -> Result<Calibration> {
+    if device == Device::Cpu {
+        limit_memory();
+    }
     let task = Task::read(folder)?.with_context(|| format!("{}: no task.json", folder.display()))?;
     let recipe = recipe_of(folder, &[])?;
     let arm = Arm::open(&task.arm, task.seed, &recipe, &project_root().join("datasets"), device)?;
@@ -128,7 +134,7 @@ fn measure(
     for planned in &plan.tasks {
         let progress = progress(planned, run, any_code)?;
         let arm = planned.task.arm.as_str();
-        let known = lines.iter().find(|l| l.arm == arm).and_then(|l| l.calibration);
+        let known = lines.iter().find(|l| l.arm == arm).and_then(|l| l.calibration.clone());
         let calibration = match (&progress, known) {
             (Progress::Done, known) => known,
             (_, Some(known)) => Some(known),
@@ -160,7 +166,7 @@ fn in_process_of_its_own(
     scratch: &Path,
     device: Device,
     workers: Workers,
-) -> Result<Calibration> {
+) -> Result<std::result::Result<Calibration, String>> {
     planned.task.place(scratch, &planned.recipe, false)?;
     let folder = planned.task.folder(scratch);
     let mut command = Command::new(own_program()?);
@@ -169,8 +175,12 @@ fn in_process_of_its_own(
     let output = command.stdin(Stdio::null()).output().context("a worker does not start")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let why = said.lines().find(|l| l.starts_with("error: ")).or(said.lines().last()).unwrap_or_default();
-        bail!("{}: {}", planned.task.title(), why.trim_start_matches("error: "));
+        let find = |which: fn(&str) -> bool| said.lines().find(|line| which(line));
+        // Memory that is lacking ends in a panic.
+        let why = find(|line| line.starts_with("error: ")).or(find(is_of_memory)).or(said.lines().last());
+        let why = why.unwrap_or_default();
+        let failure = Failure { reason: why.trim_start_matches("error: ").to_owned(), diverged: false };
+        return Ok(Err(explained(failure).reason));
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    Ok(Ok(serde_json::from_slice(&output.stdout)?))
 }

@@ -6,12 +6,16 @@ use crate::dirs::project_root;
 use crate::hash::{add_tensors, hex, of_text};
 use crate::recipe::{Recipe, Study};
 use crate::study::equal::equal_compute;
+use crate::study::estimate::{Progress, progress};
 use crate::study::task::{Task, code_version};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use heldout_core::Error;
+use heldout_torch_ext::libtorch_version;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Tensor};
@@ -34,10 +38,12 @@ pub(crate) struct Planned {
 }
 
 impl Plan {
-    /// Opens the data of every arm once, finding all that can be wrong with it. None if a signal came.
+    /// Opens the data of every arm once, finding all that can be wrong with it. None if a signal came. Tasks compute on `device`,
+    /// which need not be on this machine.
     pub(crate) fn of(study: &Study, device: Device, interrupt: &AtomicBool) -> Result<Option<Self>> {
         for latent in study.arms.iter().filter_map(|(_, recipe)| recipe.latent.as_ref()) {
-            if !latent.prepare(device, interrupt)? {
+            let here = if device.is_cuda() && !tch::Cuda::is_available() { Device::Cpu } else { device };
+            if !latent.prepare(here, interrupt)? {
                 return Ok(None);
             }
         }
@@ -45,7 +51,7 @@ impl Plan {
         let recipes = equal_compute(study, &root)?;
         let mut data = Vec::new();
         let mut contents = Vec::new();
-        let mut known: HashMap<String, String> = HashMap::new();
+        let (mut known, mut files) = (HashMap::<String, String>::new(), Files::default());
         for ((name, _), recipe) in study.arms.iter().zip(&recipes) {
             let arm = Arm::open(name, study.seeds[0], recipe, &root, Device::Cpu)?;
             arm.check()?;
@@ -61,7 +67,7 @@ impl Plan {
                 None => content(&arm)?,
             };
             known.insert(told, content.clone());
-            contents.push(content);
+            contents.push(content + &files.named_in(&serde_json::to_value(recipe.as_ref())?)?);
         }
         let code = vec![code_version()?];
         let mut tasks: Vec<Planned> = Vec::new();
@@ -77,9 +83,10 @@ impl Plan {
                             built_on.extend(place.map(|i| tasks[i].task.key.clone()));
                             after.extend(place);
                         }
-                        Base::Path(path) => built_on.push(of_files(Path::new(path))?),
+                        Base::Path(_) => {} // among the files that the recipe names
                     }
                 }
+                built_on.push(libtorch_version().to_owned());
                 if device != Device::Cpu {
                     built_on.push("a GPU".to_owned()); // which draws other numbers
                 }
@@ -89,6 +96,16 @@ impl Plan {
             }
         }
         Ok(Some(Self { tasks, data }))
+    }
+
+    /// Whether nothing is left to do in `run`.
+    pub(crate) fn is_done(&self, run: &Path, any_code: bool) -> Result<bool> {
+        for planned in &self.tasks {
+            if progress(planned, run, any_code)? != Progress::Done {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Steps of all tasks.
@@ -104,21 +121,73 @@ fn content(arm: &Arm<'_>) -> Result<String> {
     let named: Vec<(String, Tensor)> =
         sets.iter().enumerate().map(|(i, t)| (i.to_string(), t.shallow_clone())).collect();
     add_tensors(&mut hash, &named)?;
-    if let Some(texts) = &arm.texts {
+    let images = || arm.split.train.iter().chain(&arm.split.held_out);
+    if let Some(labels) = &arm.set.labels {
+        hash.update(serde_json::to_string(&images().map(|i| labels[*i]).collect::<Vec<_>>())?);
+    }
+    if let (Some(texts), Some(captions)) = (&arm.texts, &arm.set.captions) {
         hash.update(serde_json::to_string(texts.prompts.texts())?);
+        hash.update(serde_json::to_string(&images().map(|i| &captions.texts[*i]).collect::<Vec<_>>())?);
     }
     if let Some(classes) = &arm.classes {
         hash.update(serde_json::to_string(classes)?);
     }
+    if let Some(weights) = arm.space.weights() {
+        add_tensors(&mut hash, &weights)?;
+    }
     Ok(hex(hash))
 }
 
-/// Of all tensors in a file or a folder; of nothing where there is none, as for a name of the hub.
-fn of_files(path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    let files = WalkDir::new(path).sort_by_file_name().into_iter().flatten();
-    for file in files.filter(|f| f.path().extension().is_some_and(|e| e == "safetensors")) {
-        std::io::copy(&mut File::open(file.path())?, &mut hash)?;
+/// Tables and texts of a recipe that name no file which a result depends on: the images count by themselves.
+const NO_FILES: [&str; 5] = ["data", "cache", "name", "question", "kind"];
+/// What a run writes about a model beside its weights.
+const MEASURED: [&str; 3] = ["arm.json", "final.json", "task.json"];
+
+/// The files that recipes name: bases, autoencoders, encoders of texts, feature networks. Each is read once.
+#[derive(Debug, Default)]
+struct Files {
+    known: HashMap<PathBuf, String>,
+}
+
+impl Files {
+    /// Of all files and folders whose path is a text somewhere in `recipe`; of a name of the hub nothing.
+    fn named_in(&mut self, recipe: &Value) -> Result<String> {
+        let mut all = String::new();
+        match recipe {
+            Value::String(text) if Path::new(text).exists() => all += &self.of(Path::new(text))?,
+            Value::Array(list) => {
+                for value in list {
+                    all += &self.named_in(value)?;
+                }
+            }
+            Value::Object(table) => {
+                for (_, value) in table.iter().filter(|(key, _)| !NO_FILES.contains(&key.as_str())) {
+                    all += &self.named_in(value)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(all)
     }
-    Ok(hex(hash))
+
+    /// Of weights, and of what says how they are read.
+    fn of(&mut self, path: &Path) -> Result<String> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let mut hash = Sha256::new();
+        for entry in WalkDir::new(path).sort_by_file_name() {
+            let entry = entry.with_context(|| format!("{}", path.display()))?;
+            let kind = entry.path().extension().and_then(|e| e.to_str());
+            let counts = matches!(kind, Some("safetensors" | "pt" | "json" | "txt"))
+                && !MEASURED.iter().any(|name| entry.file_name() == *name);
+            if counts && entry.file_type().is_file() {
+                let mut file = File::open(entry.path()).map_err(Error::io(entry.path()))?;
+                std::io::copy(&mut file, &mut hash).map_err(Error::io(entry.path()))?;
+            }
+        }
+        let found = hex(hash);
+        self.known.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
 }

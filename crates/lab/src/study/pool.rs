@@ -1,5 +1,6 @@
 //! Tasks side by side, each in a process of its own, as far as cores and memory allow.
 
+use crate::machine::available_memory;
 use crate::progress::{Bar, Failure, Message};
 use crate::run::read_json;
 use crate::study::plan::Plan;
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{available_parallelism, spawn};
 use std::time::Duration;
-use sysinfo::System;
 use tch::Device;
 
 /// How many tasks run side by side, and on how many threads each. A result depends on the threads to the last bits, so that
@@ -193,13 +193,12 @@ impl<'a> Pool<'a> {
         let name = self.plan.tasks[i].task.arm.as_str();
         let largest = self.peaks.values().max();
         let Some(needed) = self.peaks.get(name).or(largest) else { return false };
-        let Ok(mut system) = System::new() else { return true };
-        system.refresh_memory();
+        let Some(available) = available_memory() else { return true };
         // Those that started just now take theirs in a moment.
         let young =
             self.running.keys().filter(|r| !self.peaks.contains_key(self.plan.tasks[**r].task.arm.as_str()));
         let needed = *needed as f64 * RESERVE * (1 + young.count()) as f64;
-        system.available_memory() as f64 >= needed
+        available as f64 >= needed
     }
 
     fn start(&mut self, i: usize) -> Result<()> {
@@ -297,7 +296,7 @@ impl<'a> Pool<'a> {
 const OF_MEMORY: [&str; 4] =
     ["not enough memory", "out of memory", "can't allocate memory", "memory allocation of"];
 
-fn is_of_memory(reason: &str) -> bool {
+pub(super) fn is_of_memory(reason: &str) -> bool {
     OF_MEMORY.iter().any(|text| reason.contains(text))
 }
 

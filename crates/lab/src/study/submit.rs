@@ -34,7 +34,7 @@ use crate::study::task::{FAILED, code_version, is_done};
 use anyhow::{Result, anyhow, bail};
 use heldout_core::Error;
 use heldout_train::write_atomically;
-use scripts::{Script, check_options, job_name, quoted, script_path};
+use scripts::{Script, asks_for_gpus, check_options, job_name, quoted, script_path};
 use standing::{Survey, waiting};
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,8 +51,6 @@ pub struct SubmitRequest<'a> {
     pub executor: Executor,
     /// Tasks at a time, and the threads of each.
     pub workers: Workers,
-    /// Where tensors live; what a task finds, if absent.
-    pub device: Option<Device>,
     /// Further options of `sbatch`.
     pub options: &'a [String],
 }
@@ -66,6 +64,21 @@ pub enum Submitted {
     Done(Box<StudyResult>),
     /// A signal came.
     Interrupted,
+}
+
+/// Where the tasks of a cluster compute, which a result depends on: what `--device` says, whatever this machine has; without
+/// it a GPU, where the options of `sbatch` ask for one.
+pub fn device_of_jobs(named: Option<Device>, options: &[String]) -> Result<Device> {
+    match named {
+        Some(device) => Ok(device),
+        None if !asks_for_gpus(options) => Ok(Device::Cpu),
+        None if tch::utils::has_cuda() => Ok(Device::Cuda(0)),
+        None => {
+            let reason = "asks for GPUs, and this libtorch computes on none: `cargo xtask setup --device cuda`, or say \
+                          --device cpu";
+            Err(Error::config("--sbatch", reason).into())
+        }
+    }
 }
 
 /// Tasks of one array; clusters allow 1001 numbers if they say nothing else.
@@ -160,15 +173,15 @@ fn check(s: &SubmitRequest<'_>) -> Result<()> {
 impl SubmitRequest<'_> {
     /// What is known of the machines that it will run on.
     fn machine(&self) -> BTreeMap<String, String> {
-        let mut machine = crate::machine::machine(self.request.device, Some(self.workers));
-        if self.executor == Executor::Slurm {
-            let threads = self.workers.threads.to_string();
-            machine = BTreeMap::from([
+        let device = self.request.device;
+        match self.executor {
+            Executor::Local => crate::machine::machine(device, Some(self.workers)),
+            Executor::Slurm => BTreeMap::from([
                 ("machines".to_owned(), "nodes of a SLURM cluster, which the logs name".to_owned()),
-                ("libtorch threads".to_owned(), threads),
-            ]);
+                ("libtorch threads".to_owned(), self.workers.threads.to_string()),
+                ("device".to_owned(), device_name(device)),
+            ]),
         }
-        machine
     }
 
     fn submission(&self, survey: &Survey<'_>, code: String) -> Submission {
@@ -219,7 +232,7 @@ impl SubmitRequest<'_> {
                 threads: submission.threads,
                 array: Some(format!("0-{}{at_a_time}", n - 1)),
                 list: format!("{folder_text}/{list}"),
-                device: self.device.map(device_name),
+                device: Some(device_name(self.request.device)),
                 ..script.clone()
             };
             files.push((folder.join(list), array.tasks.join("\n") + "\n"));

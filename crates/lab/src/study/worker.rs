@@ -110,7 +110,7 @@ fn check_code(folder: &Path) -> Result<()> {
 
 /// Lets no more be allocated than the machine has: where the system promises more, as Linux does, it would end some process
 /// instead of refusing.
-fn limit_memory() {
+pub(super) fn limit_memory() {
     let all = total_memory();
     if all > 0 {
         let _ = setrlimit(Resource::DATA, all, all); // without a limit it goes as far as it goes

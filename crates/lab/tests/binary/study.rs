@@ -66,6 +66,31 @@ fn what_is_done_stays_and_what_has_changed_is_made_anew() {
     );
 }
 
+/// Killed when half of its arms are done, and the recipe of the other half changed: the first half stays.
+#[test]
+fn a_recipe_that_changes_after_half_the_arms_keeps_that_half() {
+    let place = Place::new();
+    let run = place.path("run");
+    let (endless, short) = ("many = { train = { steps = 100000 } }", "many = {}");
+    replace(&place, short, endless);
+    let args = ["experiment", "tiny.toml", "--out", "run", "--jobs", "1"];
+    let mut child = place.command(&args).stderr(Stdio::null()).spawn().unwrap();
+    let patience = Instant::now();
+    while !run.join("arms/many-seed0/lock").exists() && patience.elapsed() < Duration::from_secs(120) {
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let first = ended(&run, "few-seed0");
+    assert!(!run.join("study.json").exists());
+    replace(&place, endless, short);
+    place.succeed(&args);
+    assert_eq!(ended(&run, "few-seed0"), first);
+    let study = json(&run.join("study.json"));
+    let steps: Vec<_> = study["arms"].as_array().unwrap().iter().map(|a| a["steps"].as_u64()).collect();
+    assert_eq!(steps, [Some(30), Some(30)]);
+}
+
 #[test]
 fn an_arm_that_diverges_or_is_too_large_does_not_stop_the_others() {
     let place = Place::new();
@@ -73,6 +98,11 @@ fn an_arm_that_diverges_or_is_too_large_does_not_stop_the_others() {
     replace(&place, "many", broken);
     replace(&place, "gradient = [{ kind = \"clip\", max_norm = 1.0 }]", "gradient = []");
     let args = ["experiment", "tiny.toml", "--out", "run"];
+    // The plan has a line for each all the same, and says what will not go.
+    let plan = place.run(&[&args[..], &["--dry-run"]].concat());
+    let (table, errors) = (text(&plan.stdout), text(&plan.stderr));
+    assert!(plan.status.code() == Some(1) && errors.contains("error: large: needs more memory"), "{errors}");
+    assert!(["few", "diverges", "large", "many"].iter().all(|arm| table.contains(arm)), "{table}");
     for again in [false, true] {
         let out = place.run(&args);
         let stderr = text(&out.stderr);
@@ -91,6 +121,8 @@ fn an_arm_that_diverges_or_is_too_large_does_not_stop_the_others() {
         };
         told("diverges", true, "not finite");
         told("large", false, "more memory than there is");
+        let verdict = study["verdict"].as_str().unwrap();
+        assert!(verdict.ends_with("Without a result: diverges (seed 0); large (seed 0)."), "{verdict}");
         let page = fs::read_to_string(place.path("run/report.html")).unwrap();
         assert!(page.contains("Arms without a result") && page.contains("more memory than there is"));
         // What diverged would again, and is left alone; what lacked memory is tried again.
@@ -116,6 +148,50 @@ fn two_processes_do_not_run_one_study() {
     // The lock of a process that died is no lock; its workers end by themselves.
     let out = place.run(&["experiment", "tiny.toml", "--out", "run", "--dry-run"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
+}
+
+/// Of two that start in one moment one runs, and its folder is left to it by the other.
+#[test]
+fn two_processes_that_start_together_do_not_lose_the_study() {
+    let place = Place::new();
+    let args = ["experiment", "tiny.toml", "--out", "run"];
+    let both = [(); 2].map(|()| place.command(&args).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lost = 0;
+    for child in both {
+        let out = child.wait_with_output().unwrap();
+        let stderr = text(&out.stderr);
+        assert!(out.status.success() || stderr.contains("another process ("), "{stderr}");
+        lost += usize::from(!out.status.success());
+    }
+    // The second may have come after the first was done, and then had nothing to do.
+    assert!(lost <= 1);
+    assert_eq!(json(&place.path("run/study.json"))["arms"].as_array().unwrap().len(), 2);
+}
+
+/// A result is named by all that it depends on: labels too, which no image shows.
+#[test]
+fn other_labels_are_other_data() {
+    let place = Place::new();
+    let (n, header) = (600u32, |kind: u8| vec![0, 0, 8, kind]);
+    let sizes = |sizes: &[u32]| sizes.iter().flat_map(|n| n.to_be_bytes()).collect::<Vec<u8>>();
+    let pixels = (0..n * 64).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+    let images = [header(3), sizes(&[n, 8, 8]), pixels.collect()].concat();
+    fs::write(place.path("train-images-idx3-ubyte"), images).unwrap();
+    let label = |classes: u32| {
+        let labels = (0..n).map(|i| (i % classes) as u8).collect();
+        fs::write(place.path("train-labels-idx1-ubyte"), [header(1), sizes(&[n]), labels].concat()).unwrap();
+    };
+    label(10);
+    let run = place.path("run");
+    let data = "data.name=\"train-images-idx3-ubyte\"";
+    let args = ["experiment", "tiny.toml", "--out", "run", "--set", data];
+    place.succeed(&args);
+    let first = ended(&run, "few-seed0");
+    place.succeed(&args);
+    assert_eq!(ended(&run, "few-seed0"), first);
+    label(7);
+    place.succeed(&args);
+    assert!(ended(&run, "few-seed0") > first, "the labels are others");
 }
 
 /// Whoever builds the program anew while it runs gets all arms of one build.

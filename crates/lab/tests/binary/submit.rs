@@ -197,6 +197,23 @@ fn an_array_job_is_submitted_for_every_level_of_bases_and_a_job_for_the_report()
     assert!(dry.contains("--dependency=afterany:JOB-OF-array-1:JOB-OF-array-2"), "{dry}");
 }
 
+/// Where jobs compute is said when they are submitted, since results are named by it, and not found out by each.
+#[test]
+fn jobs_are_told_where_they_compute() {
+    let place = place_with_slurm();
+    let dry = |more: &[&str]| to_slurm(&place, &[&["--dry-run"], more].concat());
+    let script = |more: &[&str]| text(&dry(more).stdout);
+    assert!(script(&[]).contains("--alone --device cpu </dev/null"));
+    // Of a GPU nothing need be here.
+    assert!(script(&["--device", "cuda:1"]).contains("--alone --device cuda:1 </dev/null"));
+    assert!(script(&["--device", "cpu", "--sbatch=--gres=gpu:1"]).contains("--device cpu"));
+    if !tch::utils::has_cuda() {
+        let out = dry(&["--sbatch=--gres=gpu:1"]);
+        let said = text(&out.stderr);
+        assert!(out.status.code() == Some(2) && said.contains("--sbatch: asks for GPUs"), "{said}");
+    }
+}
+
 /// What waits in the queue stays there; what has left it without a result is submitted again, behind what it is built on.
 #[test]
 fn what_waits_already_is_not_submitted_again() {

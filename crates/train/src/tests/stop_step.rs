@@ -25,7 +25,7 @@ fn an_exact_law_is_met_exactly() {
     assert_eq!(p, predict_stop(&pilots(&exact, 256), 8192).unwrap());
     // Two pilots: the interval is that of one degree of freedom.
     let p = predict_stop(&pilots(&[(100, 1000), (200, 2200)], 0), 1000).unwrap();
-    let wanted = 12.7062 * 1.1f64.ln() / 2.0f64.sqrt() * 1.5f64.sqrt();
+    let wanted = 12.706_204_736 * 1.1f64.ln() / 2.0f64.sqrt() * 1.5f64.sqrt();
     assert!(((p.upper / p.step).ln() - wanted).abs() < 1e-9 && p.exponent_error.is_none());
 }
 

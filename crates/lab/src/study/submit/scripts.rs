@@ -74,6 +74,15 @@ pub(super) fn script_path(path: &Path) -> Result<String> {
 const OWN: [&str; 7] = ["--array", "--dependency", "--output", "--error", "--open-mode", "--wrap", "--chdir"];
 const OWN_SHORT: [&str; 5] = ["-a", "-d", "-o", "-e", "-D"];
 
+/// Whether a job with these options gets GPUs, as far as they say.
+pub(super) fn asks_for_gpus(options: &[String]) -> bool {
+    options.iter().any(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let counted = name.starts_with("--gpus") || (name.starts_with("-G") && !name.starts_with("--"));
+        counted || (name == "--gres" && value.contains("gpu"))
+    })
+}
+
 /// Refuses what cannot stand in a script.
 pub(super) fn check_options(options: &[String]) -> Result<()> {
     for option in options {
@@ -108,6 +117,17 @@ mod tests {
     fn directives_are_quoted_as_sbatch_reads_them() {
         assert_eq!(directive("--array=0-3%2"), "--array=0-3%2");
         assert_eq!(directive("--output=/a b's \"c\" #1/x"), r##""--output=/a b's \"c\" #1/x""##);
+    }
+
+    #[test]
+    fn options_that_ask_for_gpus_are_known() {
+        let asks = |option: &str| asks_for_gpus(&["--time=1:00".to_owned(), option.to_owned()]);
+        for gpus in ["--gres=gpu", "--gres=tmp:1,gpu:a100:2", "--gpus=1", "--gpus-per-task=1", "-G1"] {
+            assert!(asks(gpus), "{gpus}");
+        }
+        for none in ["--partition=gpu", "--gres=tmp:1", "--comment=-G1"] {
+            assert!(!asks(none), "{none}");
+        }
     }
 
     #[test]
