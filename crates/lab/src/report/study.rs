@@ -331,8 +331,8 @@ fn fields_table(found: &FieldsAnalysis) -> Sheet {
         cells: found.log_snr.iter().map(|log_snr| cell(arm, *log_snr)).collect(),
     };
     Sheet {
-        title: "Effective receptive field of the trained networks: root mean square distance in pixels, mean and range over \
-                seeds, and the side of the square with 95 % of the squared gradient"
+        title: "Effective receptive field of the trained networks: root mean square pixels (range over seeds), and the side of the \
+                square with 95 %"
             .to_owned(),
         header: std::iter::once("arm".to_owned())
             .chain(found.log_snr.iter().map(|l| format!("log SNR {l}")))
