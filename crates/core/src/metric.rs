@@ -121,3 +121,17 @@ impl<M: Metric + ?Sized> Metric for Rc<M> {
         (**self).evaluate(sets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Estimate;
+
+    /// JSON has neither infinity nor NaN: a metric without bound is written as null, and must not make its file unreadable.
+    #[test]
+    fn what_is_not_finite_can_be_read_again() {
+        let written = Estimate { value: f64::INFINITY, lower: 1.0, upper: f64::NAN };
+        let text = serde_json::to_string(&written).unwrap();
+        let read: Estimate = serde_json::from_str(&text).unwrap();
+        assert!(read.value.is_nan() && read.lower == 1.0 && read.upper.is_nan(), "{text}");
+    }
+}

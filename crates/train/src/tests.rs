@@ -311,6 +311,35 @@ fn a_loss_that_is_no_number_stops_or_is_counted() {
     assert!(snapshots[3].iter().all(|t| t.isfinite().all().int64_value(&[]) == 1));
 }
 
+/// What was skipped is in no mean, so that every record can be read again; a window of nothing else has no record.
+#[test]
+fn means_are_of_steps_that_counted() {
+    let (mut skip, mut objective) = diverging(NonFinite::Skip);
+    let memory = Rc::new(Memory::default());
+    let mut log = TrainLogger::new(3, memory.clone());
+    let mut single = TrainLogger::new(1, memory.clone());
+    let mut losses = Vec::new();
+    for step in 0..3 {
+        let clock = Clock { step, total: 9 };
+        let e = skip.update(&mut objective, &batch(), clock).unwrap();
+        losses.push(e.loss.double_value(&[]));
+        log.after_step(clock, &e, &skip).unwrap();
+        if step == 2 {
+            check_persist(&log, &mut TrainLogger::new(3, memory.clone()));
+            single.after_step(clock, &e, &skip).unwrap();
+        }
+    }
+    let events = memory.0.borrow();
+    let train: Vec<f64> = events
+        .iter()
+        .filter_map(|(_, e)| if let Event::Train { loss, .. } = e { Some(*loss) } else { None })
+        .collect();
+    assert!(losses[2].is_nan() && train.len() == 1, "{train:?}");
+    assert!((train[0] - 0.5 * (losses[0] + losses[1])).abs() < 1e-12);
+    let text = serde_json::to_string(&events.iter().map(|(_, e)| e).collect::<Vec<_>>()).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<Event>>(&text).unwrap().len(), events.len());
+}
+
 #[test]
 fn a_parameter_without_a_gradient_is_named() {
     tch::manual_seed(1);

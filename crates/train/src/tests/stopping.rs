@@ -2,7 +2,9 @@
 
 use super::{Memory, batch, parts, validation_sets};
 use crate::{EarlyStopping, EarlyStoppingConfig, Losses, Validator, validation_loss};
-use heldout_core::{Clock, Cond, Denoiser, Evaluation, Flow, NoiseSchedule, Observer, Persist, Update, like};
+use heldout_core::{
+    Clock, Cond, Denoiser, Error, Evaluation, Flow, NoiseSchedule, Observer, Persist, Update, like,
+};
 use heldout_testkit::{TrigSchedule, check_persist};
 use serde_json::{from_value, json};
 use std::cell::Cell;
@@ -65,6 +67,17 @@ fn run(stopping: &mut EarlyStopping, model: &Scripted, from: u64, off: &[(f64, f
 
 fn gap(levels: usize, patience: u64) -> EarlyStoppingConfig {
     EarlyStoppingConfig::Gap { limit: 0.19, levels, patience }
+}
+
+/// A model whose answers are no numbers has diverged, whatever its last training loss was.
+#[test]
+fn a_validation_without_a_number_is_a_divergence() {
+    let model = Rc::new(Scripted::default());
+    model.held_out.set(f64::NAN);
+    let (update, _) = parts();
+    let evaluation = Evaluation { loss: Tensor::from(0.0), rows: None, terms: Vec::new() };
+    let found = validator(&model, vec![1.0]).after_step(Clock { step: 9, total: 100 }, &evaluation, &update);
+    assert!(matches!(found, Err(Error::Diverged { step: 10, .. })), "{found:?}");
 }
 
 /// The second validation that is beyond the limit at two levels in a row stops the run, and says where and by how much.
