@@ -112,12 +112,16 @@ pub struct Measurement {
 ///
 /// Law: the order of the images in a set does not matter; the same twice; the same names every time.
 pub trait Metric: Debug {
-    /// By their names in reports and records: both rows, the model's and the floor.
-    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>>;
+    /// By their names in reports and records: both rows, the model's and the floor, or why they cannot be measured of these
+    /// sets.
+    ///
+    /// # Errors
+    /// The sets are none that anything could be measured of.
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Result<Measurement>)>>;
 }
 
 impl<M: Metric + ?Sized> Metric for Rc<M> {
-    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>> {
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Result<Measurement>)>> {
         (**self).evaluate(sets)
     }
 }

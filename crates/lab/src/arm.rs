@@ -349,7 +349,7 @@ impl<'a> Arm<'a> {
             evaluate(self, (model.as_ref(), adaptation.as_ref()), schedule, &looks, folder)?
         };
         let seconds = seconds + started.elapsed().as_secs_f64();
-        let quality = evaluated.quality.clone();
+        let (quality, notes) = (evaluated.quality.clone(), evaluated.notes.clone());
         let result = self.result(&sink, ending, evaluated, (seconds, parameters))?;
         let own = [("f_mem", &self.measurement(&result)), ("f_mem_transformed", &result.f_mem_transformed)];
         let others = result.metrics.iter().map(|(name, m)| (name.as_str(), m));
@@ -359,6 +359,9 @@ impl<'a> Arm<'a> {
             sink.write_once(result.steps, Event::Metric { metric, samples, measurement })?;
         }
         sink.write_once(result.steps, quality)?;
+        for message in notes {
+            sink.write_once(result.steps, Event::Note { message })?;
+        }
         write_atomically(&folder.join(RESULT), (serde_json::to_string_pretty(&result)? + "\n").as_bytes())?;
         bar.skip(total - result.steps.min(total));
         Ok(ArmEnding::Done)

@@ -10,7 +10,7 @@ use crate::recipe::SampleConfig;
 use crate::result::{FinalSamples, LatentCopies};
 use crate::space::Space;
 use anyhow::{Result, bail};
-use heldout_core::{Denoiser, FeatureSets, Measurement, NoiseSchedule, Preconditioned, stream};
+use heldout_core::{Denoiser, Error, FeatureSets, Measurement, NoiseSchedule, Preconditioned, stream};
 use heldout_data::to_bytes;
 use heldout_metrics::{Copies, EmpiricalDenoiser, MemorizedFraction, NearestPairs};
 use heldout_samplers::{SamplerConfig, Variance};
@@ -44,6 +44,8 @@ pub(crate) struct Evaluated {
     pub(crate) motion: Option<Event>,
     /// Those of the recipe, by their names.
     pub(crate) metrics: BTreeMap<String, Measurement>,
+    /// Which of them could not be measured, and why.
+    pub(crate) notes: Vec<String>,
     /// Of a model of latents.
     pub(crate) latent: Option<LatentCopies>,
     /// Of an adapter that looks at hints.
@@ -79,8 +81,7 @@ pub(crate) fn evaluate(
 
     let quality = looks.quality().measure(&generated, &held_out)?;
     let motion = space.examples.motion(&generated, &held_out)?;
-    let metrics =
-        looks.metrics().map_or_else(|| Ok(Vec::new()), |m| m.evaluate(&sets))?.into_iter().collect();
+    let (metrics, notes) = on_features(looks, &sets)?;
 
     let copier = EmpiricalDenoiser::new(&arm.in_space.train, schedule);
     let copies = sample(
@@ -124,7 +125,27 @@ pub(crate) fn evaluate(
         }
     };
     let composed = compose(arm, model, &generated, folder)?;
-    Ok(Evaluated { exact, transformed, copier, quality, motion, metrics, latent, adapter, composed })
+    Ok(Evaluated { exact, transformed, copier, quality, motion, metrics, notes, latent, adapter, composed })
+}
+
+/// Metrics by name, and notes.
+type Noted = (BTreeMap<String, Measurement>, Vec<String>);
+
+/// The metrics of the recipe as far as these samples have them, and why not the others.
+fn on_features(looks: &Looks, sets: &FeatureSets<'_>) -> heldout_core::Result<Noted> {
+    let all = looks.metrics().map_or_else(|| Ok(Vec::new()), |m| m.evaluate(sets));
+    let all = all.unwrap_or_else(|e| vec![("metrics on features".to_owned(), Err(e))]);
+    let (mut metrics, mut notes) = (BTreeMap::new(), Vec::new());
+    for (name, found) in all {
+        match found {
+            Ok(measurement) => drop(metrics.insert(name, measurement)),
+            Err(e @ Error::Config { .. }) => {
+                notes.push(format!("{name} could not be measured of the final samples: {e}"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok((metrics, notes))
 }
 
 /// Copies among latents, and among the autoencoder's own images of held-out ones.

@@ -7,10 +7,10 @@ use anyhow::Result;
 use heldout_core::{FeatureExtractor, Metric, Observer, Preconditioned, stream};
 use heldout_features::{DataSet, FeaturesConfig, Labelled};
 use heldout_metrics::{
-    Copies, FeatureMetric, MemorizedFraction, NeighborOptions, OnFeatures, Options, Subsets, energy_distance,
-    title,
+    CopyWatch, FeatureMetric, NeighborOptions, OnFeatures, Options, Subsets, energy_distance, title,
 };
 use heldout_train::{Budgeted, MemorizationMonitor, Quality, Sink};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use tch::Tensor;
 
@@ -66,9 +66,7 @@ pub(crate) fn monitor(
     sink: Rc<dyn Sink>,
 ) -> Result<Box<dyn Observer>> {
     let config = &arm.recipe.monitor;
-    let copies = [Copies::Exact, Copies::Transformed];
-    let mut metrics: Vec<Box<dyn Metric>> =
-        copies.map(|copies| Box::new(MemorizedFraction { copies, seed: arm.seed }) as _).into();
+    let mut metrics: Vec<Box<dyn Metric>> = vec![Box::new(CopyWatch::new(arm.seed))];
     metrics.extend(looks.metrics());
     let monitor = MemorizationMonitor {
         generate: samples(arm, model)?,
@@ -79,6 +77,7 @@ pub(crate) fn monitor(
         metrics,
         quality: Some(looks.quality()),
         sink: sink.clone(),
+        told: BTreeSet::new(),
     };
     Ok(match config.budget {
         Some(share) => Box::new(Budgeted::new(monitor, share, sink).map_err(|e| e.within("monitor"))?),
@@ -94,11 +93,11 @@ pub(crate) fn network(arm: &Arm<'_>) -> Result<Option<Box<dyn FeatureExtractor>>
         _ => None,
     };
     let unit = |x: &Tensor| (x + 1.0) / 2.0;
-    let (train, held_out) = (unit(&arm.train), unit(&arm.held_out));
-    let labelled = labels.as_ref().map(|[train_labels, held_out_labels]| DataSet {
+    let images = labels.is_some().then(|| (unit(&arm.train), unit(&arm.held_out)));
+    let labelled = labels.as_ref().zip(images.as_ref()).map(|(labels, (train, held_out))| DataSet {
         name: &arm.recipe.data.name,
-        train: Labelled { images: &train, labels: train_labels },
-        held_out: Labelled { images: &held_out, labels: held_out_labels },
+        train: Labelled { images: train, labels: &labels[0] },
+        held_out: Labelled { images: held_out, labels: &labels[1] },
     });
     Ok(Some(build(config, labelled, arm.device).map_err(|e| e.within("monitor"))?))
 }

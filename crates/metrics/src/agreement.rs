@@ -1,7 +1,7 @@
 //! Do two models that were trained on different halves of the data make the same images from the same noise?
 
-use crate::products::largest_products;
-use crate::real::{Real, Rows};
+use crate::products::largest_cosines;
+use crate::real::{Directions, Real, Rows};
 use crate::{Error, Interval, bootstrap_mean};
 use ndarray::ArrayView2;
 
@@ -50,17 +50,23 @@ pub fn agreement<T: Real>(
         return Err(Error::Setting { setting: "threshold", reason });
     }
     let width = first.train.ncols();
-    let unit = |set, rows| Rows::new(set, rows, width, 1)?.to_f64().unit(set);
-    let (a, b) = (unit("first generated", first.generated)?, unit("second generated", second.generated)?);
-    let (a_train, b_train) = (unit("first train", first.train)?, unit("second train", second.train)?);
-    if a.len() != b.len() {
-        let reason = format!("{} and {}, where both models need as many", a.len(), b.len());
+    let rows = |set, rows| Rows::new(set, rows, width, 1);
+    let (a, b) = (rows("first generated", first.generated)?, rows("second generated", second.generated)?);
+    let (a_train, b_train) = (rows("first train", first.train)?, rows("second train", second.train)?);
+    let (a, b) = (Directions::new("first generated", &a)?, Directions::new("second generated", &b)?);
+    let a_train = Directions::new("first train", &a_train)?;
+    let b_train = Directions::new("second train", &b_train)?;
+    if a.rows.len() != b.rows.len() {
+        let reason = format!("{} and {}, where both models need as many", a.rows.len(), b.rows.len());
         return Err(Error::Setting { setting: "samples", reason });
     }
-    let cosine = |(x, y): (&[f64], &[f64])| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    let between_models: Vec<f64> = a.iter().zip(b.iter()).map(cosine).collect();
-    let mut to_own_half = largest_products(&a, &a_train, |cosine| cosine);
-    to_own_half.extend(largest_products(&b, &b_train, |cosine| cosine));
+    let cosine = |i: usize| {
+        let (x, y) = (a.units(i, i + 1), b.units(i, i + 1));
+        x.col_as_slice(0).iter().zip(y.col_as_slice(0)).map(|(x, y)| x * y).sum::<f64>()
+    };
+    let between_models: Vec<f64> = (0..a.rows.len()).map(cosine).collect();
+    let mut to_own_half = largest_cosines(&a, &a_train, |cosine| cosine);
+    to_own_half.extend(largest_cosines(&b, &b_train, |cosine| cosine));
     let share = |values: &[f64], counts: &dyn Fn(f64) -> bool| {
         let shares: Vec<f64> = values.iter().map(|v| f64::from(u8::from(counts(*v)))).collect();
         bootstrap_mean(&shares, seed)

@@ -1,8 +1,9 @@
 //! Intervals of means and medians.
 
 use crate::draws::{below, generator};
+use rayon::prelude::*;
 
-/// A mean and its 95 % interval.
+/// A mean and its 95 % interval, whose ends are NaN where it is not known.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
     /// The mean.
@@ -31,9 +32,14 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
     if n == 0 {
         return Interval { value, lower: value, upper: value };
     }
-    let mut rng = generator(seed, 0);
-    let mut draw = || sorted[below(&mut rng, n)];
-    let mut means: Vec<f64> = (0..RESAMPLES).map(|_| mean((0..n).map(|_| draw()).sum())).collect();
+    let generator = generator(seed, 0);
+    let resample = |i: usize| {
+        let mut rng = generator.clone();
+        // A draw takes one word: these are the draws of one resample after the other.
+        rng.set_word_pos(i as u128 * n as u128);
+        mean((0..n).map(|_| sorted[below(&mut rng, n)]).sum())
+    };
+    let mut means: Vec<f64> = (0..RESAMPLES).into_par_iter().map(resample).collect();
     means.sort_by(f64::total_cmp);
     let tail = RESAMPLES / 40; // 2.5 %
     Interval { value, lower: means[tail], upper: means[RESAMPLES - 1 - tail] }

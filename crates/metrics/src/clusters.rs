@@ -1,16 +1,22 @@
 //! Cells of a space: principal components and k-means, fitted on one set.
 
 use crate::Error;
-use crate::draws::{below, generator, uniform};
-use crate::linear::eigenvectors;
+use crate::draws::{below, generator, subset, uniform};
+use crate::linear::{add_outer_products, centered, eigenvectors, scale_columns};
 use crate::real::{Real, Rows};
 use crate::{Moments, frechet::squared_distance};
-use faer::Mat;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, Par};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 /// Components that are kept of wider features.
 const COMPONENTS: usize = 64;
+/// Features whose covariance is made; of wider ones the components are those of at most so many rows.
+const WIDEST: usize = 4096;
+const DRAWN: usize = 2048;
+/// Numbers that are in f64 at a time.
+const BLOCK: usize = 1 << 20;
 /// Starts of k-means, of which the best counts.
 const STARTS: u64 = 10;
 /// Steps of a start, where it does not settle earlier.
@@ -32,11 +38,12 @@ impl Cells {
         let rows = Rows::new("train", train, train.ncols(), 1)?;
         let mut cells = Self { mean: vec![0.0; rows.width], components: None, centers: Vec::new() };
         if rows.width > COMPONENTS {
-            let mut moments = Moments::new(rows.width);
-            moments.add_rows(&rows);
-            let (_, vectors) = eigenvectors(&moments.covariance_matrix())?;
-            cells.mean = moments.mean().to_vec();
-            cells.components = Some(vectors.subcols(rows.width - COMPONENTS, COMPONENTS).to_owned());
+            let (mean, components) = match rows.width <= WIDEST {
+                true => by_covariance(&rows)?,
+                false => by_products(&rows, seed)?,
+            };
+            cells.mean = mean;
+            cells.components = Some(components);
         }
         let points = cells.project(&rows);
         let starts: Vec<_> = (0..STARTS).into_par_iter().map(|k| start(&points, count, seed, k)).collect();
@@ -61,15 +68,58 @@ impl Cells {
     }
 
     fn project<T: Real>(&self, rows: &Rows<'_, T>) -> Vec<Vec<f64>> {
-        let center = |row: &[T]| row.iter().zip(&self.mean).map(|(x, m)| (*x).into() - m).collect();
-        let points: Vec<Vec<f64>> = rows.iter().map(center).collect();
-        let Some(components) = &self.components else { return points };
-        let along = |x: &Vec<f64>| {
-            let dot = |c: usize| x.iter().zip(components.col_as_slice(c)).map(|(a, b)| a * b).sum();
-            (0..components.ncols()).map(dot).collect()
+        let Some(components) = &self.components else {
+            return rows.iter().map(|row| row.iter().map(|x| (*x).into()).collect()).collect();
         };
-        points.par_iter().map(along).collect()
+        let block = (BLOCK / rows.width).max(1);
+        let of_block = |first: usize| {
+            let x = centered(rows, first, rows.len().min(first + block), &self.mean);
+            let mut along = Mat::<f64>::zeros(components.ncols(), x.ncols());
+            matmul(along.as_mut(), Accum::Replace, components.transpose(), &x, 1.0, Par::Seq);
+            (0..along.ncols()).map(|i| along.col_as_slice(i).to_vec()).collect::<Vec<_>>()
+        };
+        let firsts: Vec<usize> = (0..rows.len()).step_by(block).collect();
+        firsts.into_par_iter().flat_map_iter(of_block).collect()
     }
+}
+
+/// Mean and first principal components `[D, C]`.
+fn by_covariance<T: Real>(rows: &Rows<'_, T>) -> Result<(Vec<f64>, Mat<f64>), Error> {
+    let mut moments = Moments::new(rows.width);
+    moments.add_rows(rows);
+    let (_, vectors) = eigenvectors(&moments.covariance_matrix())?;
+    let first = vectors.subcols(rows.width - COMPONENTS, COMPONENTS).to_owned();
+    Ok((moments.mean().to_vec(), first))
+}
+
+/// The same from the products of rows with each other, of at most 2048 that `seed` draws: `X' U / s` where `X X' = U s^2 U'`. No
+/// `[D, D]` matrix is made, and no copy of the rows.
+fn by_products<T: Real>(rows: &Rows<'_, T>, seed: u64) -> Result<(Vec<f64>, Mat<f64>), Error> {
+    let drawn = subset(rows.len(), DRAWN, seed);
+    let n = drawn.len();
+    let mut mean = vec![0.0; rows.width];
+    drawn.iter().for_each(|i| mean.iter_mut().zip(rows.row(*i)).for_each(|(m, x)| *m += (*x).into()));
+    mean.iter_mut().for_each(|m| *m /= n as f64);
+    let strip = (BLOCK / n).max(1);
+    let firsts = || (0..rows.width).step_by(strip);
+    let part = |first: usize| {
+        let columns = strip.min(rows.width - first);
+        Mat::from_fn(n, columns, |i, j| rows.row(drawn[i])[first + j].into() - mean[first + j])
+    };
+    let mut products = Mat::zeros(n, n);
+    firsts().for_each(|first| add_outer_products(&mut products, part(first).as_ref()));
+    let (squares, vectors) = eigenvectors(&products)?;
+    let least = squares.last().copied().unwrap_or(0.0) * n as f64 * f64::EPSILON;
+    let first = (n - COMPONENTS.min(n)..n).find(|k| squares[*k] > least).unwrap_or(n);
+    let mut vectors = vectors.subcols(first, n - first).to_owned();
+    scale_columns(&mut vectors, squares[first..].iter().map(|s| s.sqrt().recip()));
+    let mut components = Mat::zeros(rows.width, n - first);
+    for start in firsts() {
+        let x = part(start);
+        let rows_of = components.subrows_mut(start, x.ncols());
+        matmul(rows_of, Accum::Replace, x.transpose(), &vectors, 1.0, Par::rayon(0));
+    }
+    Ok((mean, components))
 }
 
 /// Squared distance to the nearest center, and which it is.

@@ -3,8 +3,9 @@
 use crate::clusters::Cells;
 use crate::estimate::{NORMAL, variance};
 use crate::neighbors::nearest_distances;
+use crate::points::center;
 use crate::real::{Real, Rows};
-use crate::{Error, Interval};
+use crate::{Error, Interval, Points};
 use ndarray::ArrayView2;
 
 /// The cell of every row of three sets.
@@ -45,11 +46,32 @@ pub struct DataCopying {
 /// Mann-Whitney statistic; cells are weighted by their held-out rows. A cell whose share of samples is not above
 /// `20 / M` is left out. Errors: a cell without training or held-out rows, or no cell with enough samples.
 pub fn data_copying<T: Real>(sets: ThreeSets<'_, T>, cells: usize, seed: u64) -> Result<DataCopying, Error> {
-    let fitted = Cells::fit(sets.train, cells, seed)?;
+    data_copying_by(sets, &TrainCells::fit(sets.train, cells, seed)?)
+}
+
+/// Cells of a training set, and the cell of each of its rows.
+#[derive(Debug)]
+pub(crate) struct TrainCells {
+    cells: Cells,
+    labels: Vec<usize>,
+}
+
+impl TrainCells {
+    pub(crate) fn fit<T: Real>(train: ArrayView2<'_, T>, cells: usize, seed: u64) -> Result<Self, Error> {
+        let cells = Cells::fit(train, cells, seed)?;
+        Ok(Self { labels: cells.assign("train", train)?, cells })
+    }
+}
+
+/// As [`data_copying`], where the training set has its cells already.
+pub(crate) fn data_copying_by<T: Real>(
+    sets: ThreeSets<'_, T>,
+    fitted: &TrainCells,
+) -> Result<DataCopying, Error> {
     let labels = CellLabels {
-        generated: fitted.assign("generated", sets.generated)?,
-        train: fitted.assign("train", sets.train)?,
-        held_out: fitted.assign("held_out", sets.held_out)?,
+        generated: fitted.cells.assign("generated", sets.generated)?,
+        train: fitted.labels.clone(),
+        held_out: fitted.cells.assign("held_out", sets.held_out)?,
     };
     data_copying_in(sets, &labels, 20.0 / sets.generated.nrows() as f64)
 }
@@ -91,7 +113,10 @@ pub fn data_copying_in<T: Real>(
             continue;
         }
         let references = train.select(&of_train);
-        let far = |rows: &Rows<'_, T>, which: &[usize]| nearest_distances(&rows.select(which), &references);
+        let center = center(references.view());
+        let references = Points::prepare(references.view(), center.view());
+        let far =
+            |rows: &Rows<'_, T>, which: &[usize]| nearest_distances(rows, which, &references, center.view());
         let (z, variance) = rank_statistic(&far(&generated, &of_model), &far(&held_out, &of_test));
         let share = of_test.len() as f64 / held_out.len() as f64;
         cells.push(Some(z));

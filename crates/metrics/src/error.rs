@@ -72,6 +72,14 @@ pub enum Error {
         /// What it is, and what it can be.
         reason: String,
     },
+    /// A sum that left the numbers there are.
+    #[error(
+        "{what}: is not finite, since the features are too large for it: divide all sets by one number, or give f32 as f64"
+    )]
+    Overflow {
+        /// Of what.
+        what: &'static str,
+    },
     /// A decomposition that did not come to an end.
     #[error("{what}: do not converge for these features; look for values of very different size in them")]
     NoConvergence {
@@ -81,6 +89,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// With the set by another name, which `name` gives for the one it has.
+    pub(crate) fn renamed(mut self, name: impl Fn(&'static str) -> &'static str) -> Self {
+        match &mut self {
+            Self::NotFinite { set, .. }
+            | Self::Width { set, .. }
+            | Self::TooFew { set, .. }
+            | Self::ZeroRow { set, .. }
+            | Self::NoDistribution { set, .. }
+            | Self::EmptyCell { set, .. } => *set = name(set),
+            Self::NoCovariance { .. }
+            | Self::Setting { .. }
+            | Self::Overflow { .. }
+            | Self::NoConvergence { .. } => {}
+        }
+        self
+    }
+
     /// The set, setting or matrix that is wrong.
     #[cfg(feature = "torch")]
     fn field(&self) -> &'static str {
@@ -93,7 +118,7 @@ impl Error {
             | Self::EmptyCell { set, .. } => set,
             Self::NoCovariance { .. } => "covariance",
             Self::Setting { setting, .. } => setting,
-            Self::NoConvergence { what } => what,
+            Self::NoConvergence { what } | Self::Overflow { what } => what,
         }
     }
 }

@@ -6,6 +6,16 @@ use crate::Interval;
 pub(crate) const NORMAL: f64 = 1.959_963_984_540_054;
 
 impl Interval {
+    /// A number whose interval is not known.
+    pub(crate) fn unknown(value: f64) -> Self {
+        Self { value, lower: f64::NAN, upper: f64::NAN }
+    }
+
+    /// The ends; `None` where the interval is not known.
+    pub fn ends(&self) -> Option<[f64; 2]> {
+        (!self.lower.is_nan() && !self.upper.is_nan()).then_some([self.lower, self.upper])
+    }
+
     /// `value +- quantile * error`.
     pub(crate) fn around(value: f64, error: f64, quantile: f64) -> Self {
         Self { value, lower: value - quantile * error, upper: value + quantile * error }

@@ -1,16 +1,21 @@
 //! Metrics of three sets, each with what it would be for real data.
 
+use crate::data_copying::{TrainCells, data_copying_by};
+use crate::feature_likelihood::{Baseline, likelihood_beside};
+use crate::kernel::kernel_distance_beside;
+use crate::mifid::mifid_of_rows;
 use crate::points::center;
+use crate::real::Rows;
 use crate::{
     Compared, Error, FeatureLikelihood, FeatureMetric, Interval, Options, Pair, Real, Set, Subsets,
-    ThreeSets, cmmd, data_copying, feature_likelihood, kernel_distance, mifid, vendi_score,
+    ThreeSets, cmmd, vendi_score,
 };
 use ndarray::{ArrayView2, Axis, CowArray, Ix2};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A metric of a model beside the same of real data.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// Generated against training images.
     pub value: Interval,
@@ -19,6 +24,21 @@ pub struct Measured {
     /// The floor, or the ceiling: held-out images in the place of the generated ones. For a metric that needs held-out images
     /// itself every second of them stands for generated images.
     pub real_vs_train: Option<Interval>,
+    /// In sentences: why one of these is missing although there are held-out images, and what is to be known of the value.
+    pub notes: Vec<String>,
+}
+
+/// A number, and what is to be known of it.
+#[derive(Debug, Clone)]
+struct Noted {
+    interval: Interval,
+    note: Option<String>,
+}
+
+impl From<Interval> for Noted {
+    fn from(interval: Interval) -> Self {
+        Self { interval, note: None }
+    }
 }
 
 /// A metric, and what it is or why it cannot be measured.
@@ -34,18 +54,24 @@ pub struct Evaluation<'a, T: Real> {
     /// Held-out rows beside the training ones.
     real: Compared,
     /// What the metrics are for real data.
-    floors: Mutex<BTreeMap<FeatureMetric, Interval>>,
+    floors: Mutex<BTreeMap<FeatureMetric, Result<Noted, Error>>>,
+    /// Of the data-copying test.
+    cells: OnceLock<Result<TrainCells, Error>>,
+    /// Of feature likelihoods.
+    baseline: Baseline,
 }
 
 impl<'a, T: Real> Evaluation<'a, T> {
     /// Of rows `[N, D]`; without held-out rows there is no floor.
     ///
-    /// Errors: sets of different width, with numbers that are not finite, or with no more than `nearest_k` rows.
+    /// Errors: an option that cannot be; sets of different width, with numbers that are not finite, or with no more than
+    /// `nearest_k` rows.
     pub fn new(
         train: impl Into<CowArray<'a, T, Ix2>>,
         held_out: Option<CowArray<'a, T, Ix2>>,
         options: Options,
     ) -> Result<Self, Error> {
+        options.neighbors.check()?;
         let (train, k) = (train.into(), options.neighbors.nearest_k);
         let center = center(train.view());
         Ok(Self {
@@ -54,7 +80,15 @@ impl<'a, T: Real> Evaluation<'a, T> {
             options,
             real: Compared::default(),
             floors: Mutex::default(),
+            cells: OnceLock::new(),
+            baseline: Baseline::Fitted(Mutex::default()),
         })
+    }
+
+    /// The training and the held-out rows.
+    #[cfg(feature = "torch")]
+    pub(crate) fn sets(&self) -> [Option<&Set<'a, T>>; 2] {
+        [Some(&self.train), self.held_out.as_ref()]
     }
 
     /// Each of `metrics` of generated rows `[N, D]`, or why it cannot be measured.
@@ -76,10 +110,8 @@ impl<'a, T: Real> Evaluation<'a, T> {
     }
 
     fn measure_one(&self, samples: &Samples<'_, '_, T>, metric: FeatureMetric) -> Result<Measured, Error> {
-        let real_vs_train =
-            self.held_out.as_ref().map(|held_out| self.floor(held_out, metric)).transpose()?;
         let [of_train, of_held_out] = &samples.compared;
-        let (value, against_held_out) = match metric {
+        let (value, against) = match metric {
             FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap => {
                 let Some(held_out) = &self.held_out else {
                     let needed = self.options.neighbors.nearest_k + 1;
@@ -87,44 +119,66 @@ impl<'a, T: Real> Evaluation<'a, T> {
                 };
                 let (generated, train) = (samples.set.rows(), self.train.rows());
                 let sets = ThreeSets { generated, train, held_out: held_out.rows() };
-                (self.of_three(metric, sets, &samples.likelihood)?, None)
+                (self.of_three(metric, sets, &samples.likelihood, &self.baseline)?.into(), None)
             }
-            FeatureMetric::Vendi => (vendi_score(samples.set.rows())?, None),
+            FeatureMetric::Vendi => {
+                (vendi_score(samples.set.rows()).map_err(|e| e.renamed(|_| "generated"))?.into(), None)
+            }
             _ => {
                 let against = |held_out| self.of_pair(metric, samples.set, held_out, of_held_out);
                 let value = self.of_pair(metric, samples.set, &self.train, of_train)?;
-                (value, self.held_out.as_ref().map(against).transpose()?)
+                (value, self.held_out.as_ref().map(against))
             }
         };
-        Ok(Measured { value, against_held_out, real_vs_train })
+        let floor = self.held_out.as_ref().map(|held_out| self.floor(held_out, metric));
+        let mut notes = Vec::from_iter(value.note);
+        let mut beside = |what: &str, found: Option<Result<Noted, Error>>| match found? {
+            Ok(found) => Some(found.interval),
+            Err(e) => {
+                notes.push(format!("its value {what} is missing: {e}"));
+                None
+            }
+        };
+        Ok(Measured {
+            value: value.interval,
+            against_held_out: beside("against held-out rows", against),
+            real_vs_train: beside("for real data", floor),
+            notes,
+        })
     }
 
     /// The metric of held-out rows in the place of samples.
-    fn floor(&self, held_out: &Set<'a, T>, metric: FeatureMetric) -> Result<Interval, Error> {
+    fn floor(&self, held_out: &Set<'a, T>, metric: FeatureMetric) -> Result<Noted, Error> {
         let mut floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = floors.get(&metric) {
-            return Ok(*known);
+            return known.clone();
         }
-        let train = self.train.rows();
-        match metric {
+        let found = match metric {
             FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap => {
-                let rows = held_out.rows();
+                let (train, rows) = (self.train.rows(), held_out.rows());
                 let every_second = |first: usize| {
                     rows.select(Axis(0), &(first..rows.nrows()).step_by(2).collect::<Vec<_>>())
                 };
                 let (generated, held_out) = (every_second(0), every_second(1));
                 let sets = ThreeSets { generated: generated.view(), train, held_out: held_out.view() };
                 let likelihood = OnceLock::new();
-                floors.insert(metric, self.of_three(metric, sets, &likelihood)?);
+                let baseline = Baseline::Fitted(Mutex::default());
+                let found = self.of_three(metric, sets, &likelihood, &baseline);
                 if let Some(found) = likelihood.get() {
-                    floors.insert(FeatureMetric::Fld, found.divergence);
-                    floors.insert(FeatureMetric::FldGap, found.gap);
+                    floors.insert(FeatureMetric::Fld, Ok(found.divergence.into()));
+                    floors.insert(FeatureMetric::FldGap, Ok(found.gap.into()));
                 }
+                let half =
+                    |set: &'static str| if set == "generated" { "every second row of held_out" } else { set };
+                found.map(Noted::from).map_err(|e| e.renamed(half))
             }
-            FeatureMetric::Vendi => drop(floors.insert(metric, vendi_score(held_out.rows())?)),
-            _ => drop(floors.insert(metric, self.of_pair(metric, held_out, &self.train, &self.real)?)),
-        }
-        Ok(floors[&metric])
+            FeatureMetric::Vendi => {
+                vendi_score(held_out.rows()).map(Noted::from).map_err(|e| e.renamed(|_| "held_out"))
+            }
+            _ => self.of_pair(metric, held_out, &self.train, &self.real),
+        };
+        floors.insert(metric, found.clone());
+        found
     }
 
     fn of_three(
@@ -132,15 +186,18 @@ impl<'a, T: Real> Evaluation<'a, T> {
         metric: FeatureMetric,
         sets: ThreeSets<'_, T>,
         likelihood: &OnceLock<FeatureLikelihood>,
+        baseline: &Baseline,
     ) -> Result<Interval, Error> {
         let seed = self.options.seed;
         if metric == FeatureMetric::CT {
-            return Ok(data_copying(sets, self.options.cells, seed)?.interval);
+            let fit = || TrainCells::fit(sets.train, self.options.cells, seed);
+            let cells = self.cells.get_or_init(fit).as_ref().map_err(Error::clone)?;
+            return Ok(data_copying_by(sets, cells)?.interval);
         }
         let found = match likelihood.get() {
             Some(known) => known,
             None => {
-                let made = feature_likelihood(sets, None, seed)?;
+                let made = likelihood_beside(sets, baseline, seed)?;
                 likelihood.get_or_init(|| made)
             }
         };
@@ -153,41 +210,91 @@ impl<'a, T: Real> Evaluation<'a, T> {
         queries: &Set<'_, T>,
         references: &Set<'_, T>,
         compared: &Compared,
-    ) -> Result<Interval, Error> {
+    ) -> Result<Noted, Error> {
+        let name = |set: &'static str| match set {
+            "generated" | "queries" => queries.name(),
+            "train" | "reference" | "references" => references.name(),
+            other => other,
+        };
+        self.of_named(metric, queries, references, compared).map_err(|e| e.renamed(name))
+    }
+
+    fn of_named(
+        &self,
+        metric: FeatureMetric,
+        queries: &Set<'_, T>,
+        references: &Set<'_, T>,
+        compared: &Compared,
+    ) -> Result<Noted, Error> {
         let pair = Pair::new(queries, references, self.options.neighbors, compared);
         let (rows, reference_rows) = (queries.rows(), references.rows());
-        Ok(match metric {
+        let known = match metric {
             FeatureMetric::Fd => {
                 let reference = references.frechet()?;
-                match self.options.frechet_intervals {
-                    true => reference.interval_of(rows)?.interval,
-                    false => point(reference.distance_of(rows)?.value),
-                }
+                let (interval, deficient) = match self.options.frechet_intervals {
+                    true => {
+                        let found = reference.interval_of(rows)?;
+                        (found.interval, found.rank_deficient)
+                    }
+                    false => {
+                        let found = reference.distance_of(rows)?;
+                        (Interval::unknown(found.value), found.rank_deficient)
+                    }
+                };
+                return Ok(Noted { interval, note: deficient.then(|| rank_note(queries, references)) });
             }
-            FeatureMetric::FdInfinity => references.frechet()?.infinity_of(rows, self.options.seed)?.interval,
+            FeatureMetric::FdInfinity => {
+                let found = references.frechet()?.infinity_of(rows, self.options.seed)?;
+                let note = found.rank_deficient.then(|| rank_note(queries, references));
+                return Ok(Noted { interval: found.interval, note });
+            }
             FeatureMetric::Kid => {
                 let smaller = rows.nrows().min(reference_rows.nrows());
                 let subsets = match self.options.kid {
                     Subsets::Random { size, .. } if size >= smaller => Subsets::All,
                     given => given,
                 };
-                kernel_distance(rows, reference_rows, subsets)?
+                kernel_distance_beside(rows, reference_rows, subsets, references.kernel_total())?
             }
             FeatureMetric::Cmmd => cmmd(rows, reference_rows)?,
             FeatureMetric::Precision => pair.precision(),
             FeatureMetric::Recall => pair.recall(),
             FeatureMetric::Density => pair.density(),
             FeatureMetric::Coverage => pair.coverage(),
-            FeatureMetric::Realism => pair.realism(),
+            FeatureMetric::Realism => {
+                let interval = pair.realism();
+                let note = interval.value.is_infinite().then(|| {
+                    "infinite, which JSON has as null: half of the rows or more equal one of the reference".to_owned()
+                });
+                return Ok(Noted { interval, note });
+            }
             FeatureMetric::FMem => pair.f_mem()?,
             FeatureMetric::Carlini => pair.carlini(),
             FeatureMetric::AuthPct => pair.auth_pct(),
-            FeatureMetric::Mifid => point(mifid(rows, reference_rows, self.options.mifid)?.value),
+            FeatureMetric::Mifid => {
+                let width = reference_rows.ncols();
+                let (x, y) =
+                    (Rows::new("generated", rows, width, 2)?, Rows::new("train", reference_rows, width, 2)?);
+                let found = mifid_of_rows(&x, &y, references.frechet()?, self.options.mifid)?;
+                Interval::unknown(found.value)
+            }
             FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap | FeatureMetric::Vendi => {
                 unreachable!("{metric} is of one set or of three")
             }
-        })
+        };
+        Ok(known.into())
     }
+}
+
+/// What is to be known of a Fréchet distance from a covariance that is not of full rank.
+fn rank_note<T: Real>(queries: &Set<'_, T>, references: &Set<'_, T>) -> String {
+    format!(
+        "a covariance is not of full rank ({} and {} rows of {} features): the distance is exact for these rows, and says \
+         little of what they were drawn from",
+        queries.len(),
+        references.len(),
+        queries.rows().ncols()
+    )
 }
 
 /// Generated rows, and what was computed of them so far.
@@ -196,9 +303,4 @@ struct Samples<'s, 'g, T: Real> {
     /// Beside training and held-out rows.
     compared: [Compared; 2],
     likelihood: OnceLock<FeatureLikelihood>,
-}
-
-/// Without an interval of its own.
-fn point(value: f64) -> Interval {
-    Interval { value, lower: value, upper: value }
 }

@@ -6,6 +6,8 @@ use crate::estimate::{NORMAL, influence_error, mean, variance};
 use crate::feature_mixture::Mixture;
 use crate::real::{Real, Rows};
 use crate::{Error, Interval};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// More generated samples than these are drawn from.
 const MOST_CENTERS: usize = 10_000;
@@ -41,6 +43,29 @@ pub fn feature_likelihood<T: Real>(
     baseline_nll: Option<f64>,
     seed: u64,
 ) -> Result<FeatureLikelihood, Error> {
+    match baseline_nll {
+        Some(nll) => likelihood_beside(sets, &Baseline::Given(nll), seed),
+        None => likelihood_beside(sets, &Baseline::Fitted(Baselines::default()), seed),
+    }
+}
+
+/// The negative log-likelihoods of the held-out rows under one half of the training set, by the number of Gaussians.
+pub(crate) type Baselines = Mutex<BTreeMap<usize, Vec<f64>>>;
+
+/// What samples are compared with.
+#[derive(Debug)]
+pub(crate) enum Baseline {
+    /// A mean that was computed before.
+    Given(f64),
+    /// Halves of the training set; those that were fitted are kept. For the same training and held-out rows and seed.
+    Fitted(Baselines),
+}
+
+pub(crate) fn likelihood_beside<T: Real>(
+    sets: ThreeSets<'_, T>,
+    baseline: &Baseline,
+    seed: u64,
+) -> Result<FeatureLikelihood, Error> {
     let width = sets.train.ncols();
     let generated = Rows::new("generated", sets.generated, width, 1)?;
     let train = Rows::new("train", sets.train, width, 2)?;
@@ -58,14 +83,17 @@ pub fn feature_likelihood<T: Real>(
     let order = without_replacement(&mut generator(seed, 1), train.len(), train.len());
     let model = Mixture::fit(centers, &train.select(&order));
     let (of_test, of_train) = (model.nll(&test), model.nll(&train));
-    let (baseline_nll, differences) = match baseline_nll {
-        Some(nll) => (nll, of_test.iter().map(|x| x - nll).collect()),
-        None => {
-            let order = without_replacement(&mut generator(seed, 2), train.len(), train.len());
-            let (centers, rest) = order.split_at(size.min(train.len() / 2));
-            let of_halves = Mixture::fit(train.select(centers), &train.select(rest)).nll(&test);
-            let differences: Vec<f64> = of_test.iter().zip(&of_halves).map(|(a, b)| a - b).collect();
-            (mean(&of_halves), differences)
+    let (baseline_nll, differences) = match baseline {
+        Baseline::Given(nll) => (*nll, of_test.iter().map(|x| x - nll).collect()),
+        Baseline::Fitted(kept) => {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_halves = kept.entry(size).or_insert_with(|| {
+                let order = without_replacement(&mut generator(seed, 2), train.len(), train.len());
+                let [centers, rest] = halves(&order, size);
+                Mixture::fit(train.select(centers), &train.select(rest)).nll(&test)
+            });
+            let differences: Vec<f64> = of_test.iter().zip(&*of_halves).map(|(a, b)| a - b).collect();
+            (mean(of_halves), differences)
         }
     };
     let of_mean = |v: &[f64]| variance(v, 1) / v.len() as f64;
@@ -80,6 +108,12 @@ pub fn feature_likelihood<T: Real>(
         baseline_nll,
         left_out: width - scale.columns.len(),
     })
+}
+
+/// At most `size` rows of one half, and all of the other.
+pub(crate) fn halves(order: &[usize], size: usize) -> [&[usize]; 2] {
+    let (one, other) = order.split_at(order.len() / 2);
+    [&one[..size.min(one.len())], other]
 }
 
 /// Mean and standard deviation of the features that vary.

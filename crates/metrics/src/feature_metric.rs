@@ -133,7 +133,7 @@ pub struct Options {
     pub cells: usize,
     /// Of MiFID.
     pub mifid: MifidOrder,
-    /// Whether to take the intervals that cost more than the value: of Fréchet distances. Without them theirs are points.
+    /// Whether to take the intervals that cost more than the value: of Fréchet distances. Without them theirs are not known.
     pub frechet_intervals: bool,
     /// Of every other draw.
     pub seed: u64,

@@ -80,14 +80,24 @@ impl InceptionScore {
     }
 }
 
-/// 97.5th percentile of Student's t, by its expansion around the normal one (Abramowitz and Stegun, 26.7.5); within 2 % from 3
-/// degrees of freedom on.
+/// 97.5th percentile of Student's t: from a table up to 10 degrees of freedom, then by its expansion around the normal one
+/// (Abramowitz and Stegun, 26.7.5).
 fn student(freedom: usize) -> f64 {
+    const FEW: [f64; 10] = [
+        12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912, 2.364_624, 2.306_004, 2.262_157,
+        2.228_139,
+    ];
     let (z, n) = (crate::estimate::NORMAL, freedom as f64);
     let (z3, z5, z7) = (z.powi(3), z.powi(5), z.powi(7));
-    z + (z3 + z) / (4.0 * n)
-        + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * n * n)
-        + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * n.powi(3))
+    let expansion = || {
+        z + (z3 + z) / (4.0 * n)
+            + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * n * n)
+            + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * n.powi(3))
+    };
+    match freedom {
+        0 => f64::NAN,
+        _ => FEW.get(freedom - 1).copied().unwrap_or_else(expansion),
+    }
 }
 
 fn log_softmax<T: Real>(row: &[T]) -> Vec<f64> {

@@ -7,6 +7,7 @@ use crate::real::{Real, Rows};
 use crate::{Error, Interval};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// Which samples a kernel distance compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +35,31 @@ pub enum Subsets {
 /// reference as given. That of subsets is from their spread, as far as it goes: subsets of more than half of a set overlap
 /// too much to tell, and get that of the influences instead.
 ///
-/// Errors: a subset of fewer than two, or of more than a set has.
+/// Errors: a subset of fewer than two, or of more than a set has; f32 whose third powers are none.
 pub fn kernel_distance<T: Real>(
     generated: ArrayView2<'_, T>,
     reference: ArrayView2<'_, T>,
     subsets: Subsets,
 ) -> Result<Interval, Error> {
+    kernel_distance_beside(generated, reference, subsets, &OnceLock::new())
+}
+
+/// As [`kernel_distance`]; the total over pairs of the reference is kept where it is asked for.
+pub(crate) fn kernel_distance_beside<T: Real>(
+    generated: ArrayView2<'_, T>,
+    reference: ArrayView2<'_, T>,
+    subsets: Subsets,
+    kept: &OnceLock<f64>,
+) -> Result<Interval, Error> {
     let x = Rows::new("generated", generated, reference.ncols(), 2)?;
     let y = Rows::new("reference", reference, reference.ncols(), 2)?;
-    match subsets {
-        Subsets::All => Ok(unbiased_with_interval(&x, &y)),
-        Subsets::Random { count, size, seed } => of_subsets(&x, &y, count, size, seed),
+    let found = match subsets {
+        Subsets::All => unbiased_with_interval(&x, &y, kept),
+        Subsets::Random { count, size, seed } => of_subsets(&x, &y, count, size, seed)?,
+    };
+    match found.value.is_finite() && found.lower.is_finite() {
+        true => Ok(found),
+        false => Err(Error::Overflow { what: "kernel distance" }),
     }
 }
 
@@ -77,12 +92,9 @@ fn of_subsets<T: Real>(
     };
     let value = mean(&values);
     if 2 * size > smaller || count < 2 {
-        let all = unbiased_with_interval(x, y);
-        return Ok(Interval {
-            value,
-            lower: value + all.lower - all.value,
-            upper: value + all.upper - all.value,
-        });
+        let kernel = Polynomial::new(x.width);
+        let influence = influences(&within(x, &kernel).rows, x.len() - 1, &across(x, y, &kernel));
+        return Ok(Interval::around(value, influence_error(&influence), NORMAL));
     }
     // Subsets without replacement vary by the share (1 - size / smaller) of what independent sets of their size would.
     let whole = variance(&values, 1) * size as f64 / (smaller - size) as f64;
@@ -126,11 +138,12 @@ fn unbiased((own, n): (f64, usize), (other, m): (f64, usize), cross: f64) -> f64
     own / (n * (n - 1)) as f64 + other / (m * (m - 1)) as f64 - 2.0 * cross / (n * m) as f64
 }
 
-fn unbiased_with_interval<T: Real>(x: &Rows<'_, T>, y: &Rows<'_, T>) -> Interval {
+fn unbiased_with_interval<T: Real>(x: &Rows<'_, T>, y: &Rows<'_, T>, kept: &OnceLock<f64>) -> Interval {
     let kernel = Polynomial::new(x.width);
-    let (own, other, cross) = (within(x, &kernel), within(y, &kernel), across(x, y, &kernel));
+    let (own, cross) = (within(x, &kernel), across(x, y, &kernel));
+    let other = *kept.get_or_init(|| within(y, &kernel).total());
     let influence = influences(&own.rows, x.len() - 1, &cross);
-    let value = unbiased((own.total(), x.len()), (other.total(), y.len()), cross.total());
+    let value = unbiased((own.total(), x.len()), (other, y.len()), cross.total());
     Interval::around(value, influence_error(&influence), NORMAL)
 }
 

@@ -69,7 +69,7 @@ pub use vendi::vendi_score;
 #[cfg(feature = "torch")]
 pub use energy::energy_distance;
 #[cfg(feature = "torch")]
-pub use memorized::{Copies, MemorizedFraction, rows};
+pub use memorized::{Copies, CopyWatch, MemorizedFraction, rows};
 #[cfg(feature = "torch")]
 pub use motion::{frame_changes, motion_distance};
 #[cfg(feature = "torch")]

@@ -1,8 +1,8 @@
 //! The memorization-informed Fréchet distance.
 
 use crate::estimate::mean;
-use crate::products::largest_products;
-use crate::real::{Real, Rows};
+use crate::products::largest_cosines;
+use crate::real::{Directions, Real, Rows};
 use crate::{Error, FrechetReference};
 use ndarray::ArrayView2;
 
@@ -40,12 +40,21 @@ pub fn mifid<T: Real>(
 ) -> Result<Mifid, Error> {
     let x = Rows::new("generated", generated, train.ncols(), 2)?;
     let y = Rows::new("train", train, train.ncols(), 2)?;
-    let frechet_distance = FrechetReference::of_rows("train", &y)?.distance_of_rows(&x)?.value;
-    // In f64, since 1 - |cos| of a copy is below what f32 can tell from 0.
-    let (x, y) = (x.to_f64().unit("generated")?, y.to_f64().unit("train")?);
+    mifid_of_rows(&x, &y, &FrechetReference::of_rows("train", &y)?, order)
+}
+
+/// As [`mifid`], where what the Fréchet distance is taken to is prepared already.
+pub(crate) fn mifid_of_rows<T: Real>(
+    x: &Rows<'_, T>,
+    y: &Rows<'_, T>,
+    reference: &FrechetReference,
+    order: MifidOrder,
+) -> Result<Mifid, Error> {
+    let frechet_distance = reference.distance_of_rows(x)?.value;
+    let (x, y) = (Directions::new("generated", x)?, Directions::new("train", y)?);
     let cosines = match order {
-        MifidOrder::Generated => largest_products(&x, &y, f64::abs),
-        MifidOrder::Train => largest_products(&y, &x, f64::abs),
+        MifidOrder::Generated => largest_cosines(&x, &y, f64::abs),
+        MifidOrder::Train => largest_cosines(&y, &x, f64::abs),
     };
     let cosine_distance = (1.0 - mean(&cosines)).max(0.0);
     let divisor = if cosine_distance < THRESHOLD { cosine_distance } else { 1.0 };

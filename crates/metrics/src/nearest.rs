@@ -1,9 +1,9 @@
 //! The nearest and the second-nearest distinct reference of every query.
 
-use crate::neighbors::{Cross, Wanted, cross};
-use crate::points::{center, distinct};
+use crate::neighbors::{Best, Blocks, each_tile, neighbors_in_tile};
+use crate::points::{center, count_distinct, firsts};
 use crate::{Error, Points, Real};
-use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, ArrayView2, CowArray, Ix2};
 
 /// A sample is a copy if it is nearer than this share of the distance to the second-nearest training image.
 ///
@@ -24,12 +24,9 @@ pub struct NearestPairs {
 }
 
 impl NearestPairs {
-    /// Of squared distances and places among the references, where `index` says which references those are.
-    pub(crate) fn collect(
-        found: impl Iterator<Item = [(f64, u32); 2]> + Clone,
-        index: impl Fn(u32) -> usize,
-    ) -> Self {
-        let place = |which: usize| found.clone().map(|f| index(f[which].1)).collect();
+    /// Of squared distances and indices.
+    pub(crate) fn collect(found: impl Iterator<Item = [(f64, u32); 2]> + Clone) -> Self {
+        let place = |which: usize| found.clone().map(|f| f[which].1 as usize).collect();
         let distance = |which: usize| found.clone().map(move |f| f[which].0.sqrt()).collect();
         Self {
             nearest: place(0),
@@ -39,10 +36,10 @@ impl NearestPairs {
         }
     }
 
-    /// Whether each query is a copy: `d1 / d2 < ratio`.
+    /// Whether each query is a copy: `d1 / d2 < ratio`, or `d1` is 0.
     pub fn memorized(&self, ratio: f64) -> Vec<bool> {
         let pairs = self.nearest_distance.iter().zip(&self.second_distance);
-        pairs.map(|(d1, d2)| *d1 < ratio * d2).collect()
+        pairs.map(|(d1, d2)| *d1 < ratio * d2 || *d1 == 0.0).collect()
     }
 }
 
@@ -52,48 +49,48 @@ impl NearestPairs {
 /// every copy of it, the ratio would be 1, and the copies would go unseen.
 #[derive(Debug)]
 pub struct References<'a, T: Real> {
-    /// One row per distinct content.
     points: Points<'a, T>,
-    /// The index of each distinct row in the set as given.
-    index: Vec<usize>,
+    /// For each row the first that equals it, where some are equal.
+    firsts: Option<Vec<u32>>,
     center: Array1<f64>,
 }
 
 impl<'a, T: Real> References<'a, T> {
     /// At least two distinct rows, all finite.
-    pub fn new(rows: ArrayView2<'a, T>) -> Result<Self, Error> {
-        let (set, center, index) = ("references", center(rows), distinct(rows));
-        if index.len() < rows.nrows() {
-            return References::of_distinct(set, rows, index, center.view());
-        }
-        at_least_two(set, index.len())?;
-        Ok(Self { points: Points::new(set, rows, center.view())?, index, center })
+    pub fn new(rows: impl Into<CowArray<'a, T, Ix2>>) -> Result<Self, Error> {
+        let rows = rows.into();
+        let (set, center, firsts) = ("references", center(rows.view()), firsts(rows.view()));
+        at_least_two(set, count_distinct(firsts.as_deref(), rows.nrows()))?;
+        Ok(Self { points: Points::new(set, rows, center.view())?, firsts, center })
     }
 
-    /// The rows of `index`, which differ, with a centre that is shared with other sets.
-    pub(crate) fn of_distinct(
-        set: &'static str,
-        rows: ArrayView2<'_, T>,
-        index: Vec<usize>,
-        center: ArrayView1<'_, f64>,
-    ) -> Result<Self, Error> {
-        at_least_two(set, index.len())?;
-        let points = Points::new(set, rows.select(Axis(0), &index), center)?;
-        Ok(Self { points, index, center: center.to_owned() })
+    /// As given.
+    pub fn rows(&self) -> ArrayView2<'_, T> {
+        self.points.rows()
     }
 
     /// The two nearest references of each row of `queries` `[M, D]`: exact, ties to the lower index.
     pub fn nearest(&self, queries: ArrayView2<'_, T>) -> Result<NearestPairs, Error> {
-        Ok(self.nearest_of(&Points::new("queries", queries, self.center.view())?))
-    }
-
-    /// Of queries with the same centre.
-    pub(crate) fn nearest_of(&self, queries: &Points<'_, T>) -> NearestPairs {
-        let Cross { nearest, .. } = cross(queries, &self.points, Wanted { k: 2, ..Wanted::default() });
-        NearestPairs::collect(nearest.rows().map(|row| [row[0], row[1]]), |j| self.index[j as usize])
+        let queries = Points::new("queries", queries, self.center.view())?;
+        Ok(nearest_distinct(&queries, &self.points, self.firsts.as_deref()))
     }
 }
 
-fn at_least_two(set: &'static str, found: usize) -> Result<(), Error> {
+/// The two nearest references that differ, where `firsts` says which are equal.
+pub(crate) fn nearest_distinct<T: Real>(
+    queries: &Points<'_, T>,
+    references: &Points<'_, T>,
+    firsts: Option<&[u32]>,
+) -> NearestPairs {
+    let nearest = Blocks::new(queries.len(), || Best::new(2));
+    each_tile(queries, references, |tile, found| {
+        let index = |j: usize| firsts.map_or(j, |firsts| firsts[j] as usize);
+        neighbors_in_tile(tile, found, &nearest, queries, references, index);
+    });
+    let found: Vec<_> = nearest.into_iter().map(|best| [best.found()[0], best.found()[1]]).collect();
+    NearestPairs::collect(found.into_iter())
+}
+
+pub(crate) fn at_least_two(set: &'static str, found: usize) -> Result<(), Error> {
     if found < 2 { Err(Error::TooFew { set, found, needed: 2 }) } else { Ok(()) }
 }

@@ -3,11 +3,11 @@
 mod best;
 mod tiles;
 
-use crate::points::center;
 use crate::real::Rows;
 use crate::{Points, Real};
 pub(crate) use best::Best;
 use best::up;
+use ndarray::ArrayView1;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) use tiles::each_tile;
@@ -218,13 +218,23 @@ impl<S> Blocks<S> {
     }
 }
 
-/// Euclidean distance of every query to its nearest reference, rows of one width.
-pub(crate) fn nearest_distances<T: Real>(queries: &Rows<'_, T>, references: &Rows<'_, T>) -> Vec<f64> {
-    let center = center(references.view());
-    let (queries, references) =
-        (Points::prepare(queries.view(), center.view()), Points::prepare(references.view(), center.view()));
-    let found = cross(&queries, &references, Wanted { k: 1, ..Wanted::default() });
-    found.nearest.rows().map(|row| row[0].0.sqrt()).collect()
+/// Queries that are gathered at a time.
+const GATHERED: usize = 4096;
+
+/// Euclidean distance of those queries whose indices are given to their nearest reference, prepared with this centre.
+pub(crate) fn nearest_distances<T: Real>(
+    queries: &Rows<'_, T>,
+    indices: &[usize],
+    references: &Points<'_, T>,
+    center: ArrayView1<'_, f64>,
+) -> Vec<f64> {
+    let of = |part: &[usize]| {
+        let rows = queries.select(part);
+        let queries = Points::prepare(rows.view(), center);
+        let found = cross(&queries, references, Wanted { k: 1, ..Wanted::default() });
+        found.nearest.rows().map(|row| row[0].0.sqrt()).collect::<Vec<_>>()
+    };
+    indices.chunks(GATHERED).flat_map(of).collect()
 }
 
 /// For every query the largest `squared_radii[j] / |q - r_j|^2` over the references; infinite where they are equal.

@@ -1,11 +1,13 @@
 //! Metrics on the features that a network sees.
 
-use crate::memorized::rows;
-use crate::{Evaluation, FeatureMetric, Interval, Options, Outcome, Subsets, kernel_distance};
+use crate::kernel::kernel_distance_beside;
+use crate::memorized::{rows, same};
+use crate::{Evaluation, FeatureMetric, Interval, Measured, Options, Outcome, Subsets};
 use heldout_core::{Error, Estimate, FeatureExtractor, FeatureSets, Measurement, Metric, Result};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView2, Axis};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::OnceLock;
 use tch::{Kind, Tensor};
 
 /// Sets whose features are kept: generated, training and held-out images, and the halves of a floor.
@@ -13,6 +15,33 @@ const KEPT: usize = 5;
 
 /// Training and held-out images, and what was computed of their features.
 type Known = ([Tensor; 2], Rc<Evaluation<'static, f32>>);
+
+/// Features where they are: there is one copy of each.
+enum Seen {
+    Own(Rc<Array2<f32>>),
+    /// Training (0) or held-out rows.
+    Of(Rc<Evaluation<'static, f32>>, usize),
+}
+
+impl Seen {
+    fn view(&self) -> ArrayView2<'_, f32> {
+        match self {
+            Self::Own(rows) => rows.view(),
+            Self::Of(evaluation, set) => {
+                let set = evaluation.sets()[*set];
+                set.map_or_else(|| unreachable!("held-out features were given"), |set| set.rows())
+            }
+        }
+    }
+
+    /// The kernel's total within these rows, where it is kept.
+    fn kernel_total(&self) -> Option<&OnceLock<f64>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Of(evaluation, set) => evaluation.sets()[*set].map(|set| set.kernel_total()),
+        }
+    }
+}
 
 /// Metrics of images `[N, C, H, W]` in `[-1, 1]`, on the features of one network; its name is in theirs.
 ///
@@ -54,7 +83,12 @@ impl OnFeatures {
     }
 
     /// Features in an order of their own; those of the sets that were asked for last are there already.
-    fn kept(&self, images: &Tensor) -> Result<Rc<Array2<f32>>> {
+    fn seen(&self, images: &Tensor) -> Result<Seen> {
+        if let Some((of, evaluation)) = &*self.evaluation.borrow()
+            && let Some(set) = of.iter().position(|known| same(known, images))
+        {
+            return Ok(Seen::Of(evaluation.clone(), set));
+        }
         let mut kept = self.kept.borrow_mut();
         let found = match kept.iter().position(|(known, _)| same(known, images)) {
             Some(place) => kept.remove(place),
@@ -63,29 +97,39 @@ impl OnFeatures {
         let features = found.1.clone();
         kept.insert(0, found);
         kept.truncate(KEPT);
-        Ok(features)
+        Ok(Seen::Own(features))
     }
 
-    /// What generated images are measured against.
+    /// What generated images are measured against: it has the features of both sets, and nobody else.
     fn evaluation(&self, train: &Tensor, held_out: &Tensor) -> Result<Rc<Evaluation<'static, f32>>> {
-        let mut known = self.evaluation.borrow_mut();
-        match &*known {
-            Some((of, evaluation)) if same(&of[0], train) && same(&of[1], held_out) => Ok(evaluation.clone()),
-            _ => {
-                let [of_train, of_held_out] = [train, held_out].map(|images| self.kept(images));
-                let (train_rows, held_out_rows) = ((*of_train?).clone(), (*of_held_out?).clone());
-                let made = Rc::new(Evaluation::new(train_rows, Some(held_out_rows.into()), self.options)?);
-                *known = Some(([train, held_out].map(Tensor::shallow_clone), made.clone()));
-                Ok(made)
-            }
+        if let Some((of, evaluation)) = &*self.evaluation.borrow()
+            && same(&of[0], train)
+            && same(&of[1], held_out)
+        {
+            return Ok(evaluation.clone());
         }
+        let own = |images: &Tensor| -> Result<Array2<f32>> {
+            let seen = self.seen(images)?;
+            self.kept.borrow_mut().retain(|(known, _)| !same(known, images));
+            Ok(match seen {
+                Seen::Own(rows) => Rc::try_unwrap(rows).unwrap_or_else(|shared| (*shared).clone()),
+                of => of.view().to_owned(),
+            })
+        };
+        let (train_rows, held_out_rows) = (own(train)?, own(held_out)?);
+        let made = Rc::new(Evaluation::new(train_rows, Some(held_out_rows.into()), self.options)?);
+        let of = [train, held_out].map(Tensor::shallow_clone);
+        *self.evaluation.borrow_mut() = Some((of, made.clone()));
+        Ok(made)
     }
 
     /// The squared MMD of generated and real images, all of both: unbiased, so that it is comparable at any size of the sets,
     /// which makes it the quality of a checkpoint.
     pub fn kernel_distance(&self, generated: &Tensor, real: &Tensor) -> Result<f64> {
-        let (generated, real) = (self.kept(generated)?, self.kept(real)?);
-        Ok(kernel_distance(generated.view(), real.view(), Subsets::All)?.value)
+        let (generated, real) = (self.seen(generated)?, self.seen(real)?);
+        let own = OnceLock::new();
+        let kept = real.kernel_total().unwrap_or(&own);
+        Ok(kernel_distance_beside(generated.view(), real.view(), Subsets::All, kept)?.value)
     }
 
     /// As in tables: `FD(EfficientNet-Lite0)`; `FID` is that of the Inception network alone.
@@ -104,32 +148,40 @@ pub fn title(metric: FeatureMetric, network: &str) -> String {
 }
 
 impl Metric for OnFeatures {
-    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Measurement)>> {
-        let generated = self.kept(sets.generated)?;
+    fn evaluate(&self, sets: &FeatureSets<'_>) -> Result<Vec<(String, Result<Measurement>)>> {
         let evaluation = self.evaluation(sets.train, sets.held_out)?;
+        let generated = self.seen(sets.generated)?;
         let named = |(metric, measured): Outcome| {
-            let m = measured.map_err(|e| Error::from(e).within(&self.name(metric)))?;
-            let floor = m.real_vs_train.unwrap_or_else(|| unreachable!("held-out features were given"));
-            let measurement = Measurement {
-                model: m.value.into(),
-                against_held_out: m.against_held_out.map(Estimate::from),
-                floor: floor.into(),
-            };
-            Ok((self.name(metric), measurement))
+            let name = self.name(metric);
+            let found = measured.map_err(Error::from).and_then(measurement);
+            let found = found.map_err(|e| e.within(&name));
+            (name, found)
         };
-        evaluation.measure(generated.view(), &self.metrics)?.into_iter().map(named).collect()
+        Ok(evaluation.measure(generated.view(), &self.metrics)?.into_iter().map(named).collect())
     }
+}
+
+/// No number without its floor, and none that a record cannot hold.
+fn measurement(m: Measured) -> Result<Measurement> {
+    let why = || m.notes.join("; ");
+    let floor = m.real_vs_train.ok_or_else(|| Error::config("floor", why()))?;
+    let finite = |e: &Estimate| [e.value, e.lower, e.upper].iter().all(|x| x.is_finite());
+    let (model, floor) = (Estimate::from(m.value), Estimate::from(floor));
+    if !(finite(&model) && finite(&floor)) {
+        let reason =
+            format!("{} and for real data {}, with their intervals: {}", model.value, floor.value, why());
+        return Err(Error::config("value", reason));
+    }
+    let against_held_out = m.against_held_out.map(Estimate::from).filter(finite);
+    Ok(Measurement { model, against_held_out, floor })
 }
 
 impl From<Interval> for Estimate {
+    /// An interval that is not known becomes a point, since records hold numbers.
     fn from(i: Interval) -> Self {
-        Self { value: i.value, lower: i.lower, upper: i.upper }
+        let [lower, upper] = i.ends().unwrap_or([i.value; 2]);
+        Self { value: i.value, lower, upper }
     }
-}
-
-/// One set of images. Both tensors are held, so that an address belongs to one of them alone.
-fn same(known: &Tensor, images: &Tensor) -> bool {
-    known.data_ptr() == images.data_ptr() && known.size() == images.size()
 }
 
 /// In an order of their own, so that what is drawn of them does not hang on theirs.

@@ -1,5 +1,6 @@
 //! A set beside a reference set: metrics on who is near whom.
 
+use crate::nearest::nearest_distinct;
 use crate::neighbors::{Balls, Cross, Inside, Neighbors, Wanted, cross, largest_ratio};
 use crate::{Error, Interval, NearestPairs, Real, Set, bootstrap_mean, median};
 use std::sync::OnceLock;
@@ -32,6 +33,29 @@ impl Default for NeighborOptions {
             carlini_alpha: 0.5,
             seed: 0,
         }
+    }
+}
+
+impl NeighborOptions {
+    /// Which of them cannot be: without a neighbour there is no ball, and one alone is no neighbourhood.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |setting: &'static str, reason: String| Err(Error::Setting { setting, reason });
+        let Self { nearest_k, memorized_ratio, carlini_k, carlini_alpha, .. } = *self;
+        if nearest_k < 1 {
+            return wrong("nearest_k", format!("{nearest_k}, where at least 1 is needed"));
+        }
+        if carlini_k < 2 {
+            return wrong("carlini_k", format!("{carlini_k}, where at least 2 are needed, and 50 are usual"));
+        }
+        if !(memorized_ratio > 0.0 && memorized_ratio <= 1.0) {
+            let reason =
+                format!("{memorized_ratio}, where a number above 0 and up to 1 is needed; 1/3 is usual");
+            return wrong("memorized_ratio", reason);
+        }
+        if !(carlini_alpha.is_finite() && carlini_alpha > 0.0) {
+            return wrong("carlini_alpha", format!("{carlini_alpha}, where a number above 0 is needed"));
+        }
+        Ok(())
     }
 }
 
@@ -143,12 +167,9 @@ impl<'s, 'q, 'r, T: Real> Pair<'s, 'q, 'r, T> {
 
     /// The two nearest distinct references of every query.
     pub fn nearest_pairs(&self) -> Result<NearestPairs, Error> {
-        Ok(match self.references.distinct()? {
-            Some(distinct) => distinct.nearest_of(self.queries.points()),
-            None => {
-                let nearest = self.nearest().rows().map(|row| [row[0], row[1]]);
-                NearestPairs::collect(nearest, |j| j as usize)
-            }
+        Ok(match self.references.firsts()? {
+            Some(firsts) => nearest_distinct(self.queries.points(), self.references.points(), Some(firsts)),
+            None => NearestPairs::collect(self.nearest().rows().map(|row| [row[0], row[1]])),
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::{Error, Real};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use rayon::prelude::*;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
 /// Half the distance from 1 to the next f32: the largest relative error of one rounding.
@@ -16,8 +16,8 @@ const ROWS: usize = 256;
 #[derive(Debug)]
 pub struct Points<'a, T> {
     rows: CowArray<'a, T, Ix2>,
-    /// Less the common centre, so that an offset costs no digits.
-    centered: Array2<f32>,
+    /// Less the common centre, so that an offset costs no digits; `None` where that are the rows themselves.
+    centered: Option<Array2<f32>>,
     /// `(1 - slack) |x|^2` of the centred rows.
     low: Vec<f32>,
 }
@@ -40,10 +40,19 @@ impl<'a, T: Real> Points<'a, T> {
     /// Of rows that were looked at before.
     pub(crate) fn prepare(rows: impl Into<CowArray<'a, T, Ix2>>, center: ArrayView1<'_, f64>) -> Self {
         let rows = rows.into();
-        let width = rows.ncols();
+        let keep = 1.0 - slack(rows.ncols());
+        let as_they_are = rows.is_standard_layout() && center.iter().all(|c| *c == 0.0);
+        if as_they_are && T::as_f32(rows.view()).is_some() {
+            let norm = |row: ArrayView1<'_, T>| row.iter().map(|x| wide(x) * wide(x)).sum::<f64>();
+            let parts = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter();
+            let low = parts.flat_map_iter(|part| {
+                part.outer_iter().map(|row| keep * norm(row) as f32).collect::<Vec<_>>()
+            });
+            let low = low.collect();
+            return Self { rows, centered: None, low };
+        }
         let mut centered = Array2::<f32>::zeros(rows.raw_dim());
         let mut low = vec![0.0f32; rows.nrows()];
-        let keep = 1.0 - slack(width);
         let parts =
             centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().zip(low.par_chunks_mut(ROWS));
         parts.zip(rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter()).for_each(|((mut out, low), rows)| {
@@ -56,7 +65,7 @@ impl<'a, T: Real> Points<'a, T> {
                 *low = keep * norm as f32;
             }
         });
-        Self { rows, centered, low }
+        Self { rows, centered: Some(centered), low }
     }
 
     /// How many.
@@ -75,7 +84,8 @@ impl<'a, T: Real> Points<'a, T> {
     }
 
     pub(crate) fn centered(&self) -> ArrayView2<'_, f32> {
-        self.centered.view()
+        let own = self.centered.as_ref().map(|rows| rows.view());
+        own.or_else(|| T::as_f32(self.rows.view())).unwrap_or_else(|| unreachable!("only f32 has no copy"))
     }
 
     pub(crate) fn low(&self) -> &[f32] {
@@ -93,33 +103,50 @@ fn wide<T: Real>(x: &T) -> f64 {
     (*x).into()
 }
 
-/// The mean row in f64.
+/// An offset whose square is this many times the mean square around it, or less, costs hardly a digit.
+const SHORT: f64 = 4.0;
+
+/// What to take off the rows before products: their mean in f64; or zeros where that is short beside the spread of the rows, so
+/// that rows in f32 are searched as they are and no copy of them is made.
 pub fn center<T: Real>(rows: ArrayView2<'_, T>) -> Array1<f64> {
     let sums = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter().map(|rows| {
-        let mut sum = Array1::<f64>::zeros(rows.ncols());
-        rows.outer_iter().for_each(|row| sum.zip_mut_with(&row, |s, x| *s += wide(x)));
-        sum
+        let (mut sum, mut squares) = (Array1::<f64>::zeros(rows.ncols()), 0.0);
+        for row in rows.outer_iter() {
+            sum.zip_mut_with(&row, |s, x| *s += wide(x));
+            squares += row.iter().map(|x| wide(x) * wide(x)).sum::<f64>();
+        }
+        (sum, squares)
     });
     // In the order of the rows, so that the last bit does not hang on the number of threads.
-    let sums: Vec<_> = sums.collect();
-    let total = sums.iter().fold(Array1::<f64>::zeros(rows.ncols()), |a, b| a + b);
-    total / (rows.nrows().max(1) as f64)
+    let sums: Vec<(Array1<f64>, f64)> = sums.collect();
+    let n = rows.nrows().max(1) as f64;
+    let mean = sums.iter().fold(Array1::<f64>::zeros(rows.ncols()), |a, (sum, _)| a + sum) / n;
+    let offset = mean.dot(&mean);
+    let spread = sums.iter().map(|(_, squares)| squares).sum::<f64>() / n - offset;
+    if offset <= SHORT * spread { Array1::zeros(rows.ncols()) } else { mean }
 }
 
-/// A number for the content of each row: equal rows have equal ones. 0 and -0 are one number.
-pub(crate) fn hashes<T: Real>(rows: ArrayView2<'_, T>) -> Vec<u64> {
-    let hash = |row: ArrayView1<'_, T>| {
-        let mut hasher = DefaultHasher::new();
-        row.iter().for_each(|x| hasher.write_u64((wide(x) + 0.0).to_bits()));
-        hasher.finish()
-    };
-    rows.axis_iter(Axis(0)).into_par_iter().map(hash).collect()
+/// A number for content: equal for equal values in one order. 0 and -0 are one number.
+pub(crate) fn hash<T: Real>(values: impl Iterator<Item = T>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    values.for_each(|x| hasher.write_u64((wide(&x) + 0.0).to_bits()));
+    hasher.finish()
 }
 
-/// Indices of the rows that are no copy of an earlier row.
-pub(crate) fn distinct<T: Real>(rows: ArrayView2<'_, T>) -> Vec<usize> {
-    let mut seen = HashSet::new();
-    hashes(rows).into_iter().enumerate().filter(|(_, hash)| seen.insert(*hash)).map(|(i, _)| i).collect()
+/// For each row the first that equals it; `None` where all differ.
+pub(crate) fn firsts<T: Real>(rows: ArrayView2<'_, T>) -> Option<Vec<u32>> {
+    let hashes = rows.axis_iter(Axis(0)).into_par_iter().map(|row| hash(row.iter().copied()));
+    let hashes: Vec<u64> = hashes.collect();
+    let mut seen = HashMap::new();
+    let first = |(i, hash): (usize, u64)| *seen.entry(hash).or_insert(i as u32);
+    let firsts: Vec<u32> = hashes.into_iter().enumerate().map(first).collect();
+    (seen.len() < firsts.len()).then_some(firsts)
+}
+
+/// How many rows differ.
+pub(crate) fn count_distinct(firsts: Option<&[u32]>, rows: usize) -> usize {
+    firsts
+        .map_or(rows, |firsts| firsts.iter().enumerate().filter(|(i, first)| *i == **first as usize).count())
 }
 
 /// How far `low(x) + low(y) - 2 x y` may lie below the squared distance, as a share of `|x|^2 + |y|^2`.

@@ -1,8 +1,8 @@
 //! Feature matrices in f32 or f64.
 
 use crate::Error;
-use faer::MatRef;
 use faer::traits::RealField;
+use faer::{Mat, MatRef};
 use ndarray::ArrayView2;
 use std::borrow::Cow;
 
@@ -17,17 +17,29 @@ pub trait Real: sealed::Sealed + RealField + Copy + Into<f64> + Send + Sync + 's
     /// Rounded to this type.
     #[doc(hidden)]
     fn from_f64(x: f64) -> Self;
+
+    /// The rows themselves, where they are f32.
+    #[doc(hidden)]
+    fn as_f32(rows: ArrayView2<'_, Self>) -> Option<ArrayView2<'_, f32>>;
 }
 
 impl Real for f32 {
     fn from_f64(x: f64) -> Self {
         x as f32
     }
+
+    fn as_f32(rows: ArrayView2<'_, Self>) -> Option<ArrayView2<'_, f32>> {
+        Some(rows)
+    }
 }
 
 impl Real for f64 {
     fn from_f64(x: f64) -> Self {
         x
+    }
+
+    fn as_f32(_: ArrayView2<'_, Self>) -> Option<ArrayView2<'_, f32>> {
+        None
     }
 }
 
@@ -108,19 +120,41 @@ impl<'a, T: Real> Rows<'a, T> {
 
     /// Every row divided by its Euclidean norm.
     pub(crate) fn unit(&self, set: &'static str) -> Result<Rows<'static, T>, Error> {
+        let norms = self.norms(set)?;
         let mut values = Vec::with_capacity(self.values.len());
-        for (row, x) in self.iter().enumerate() {
-            let norm = norm(x);
-            if norm == 0.0 {
-                return Err(Error::ZeroRow { set, row });
-            }
+        for (x, norm) in self.iter().zip(norms) {
             values.extend(x.iter().map(|x| T::from_f64((*x).into() / norm)));
         }
         Ok(Rows::owned(values, self.width))
     }
+
+    /// Euclidean norm of every row in f64, none of them 0.
+    fn norms(&self, set: &'static str) -> Result<Vec<f64>, Error> {
+        let norm = |row: &[T]| row.iter().map(|x| (*x).into().powi(2)).sum::<f64>().sqrt();
+        let norms: Vec<f64> = self.iter().map(norm).collect();
+        match norms.iter().position(|norm| *norm == 0.0) {
+            Some(row) => Err(Error::ZeroRow { set, row }),
+            None => Ok(norms),
+        }
+    }
 }
 
-/// Euclidean norm in f64.
-fn norm<T: Real>(row: &[T]) -> f64 {
-    row.iter().map(|x| (*x).into().powi(2)).sum::<f64>().sqrt()
+/// Rows as directions: some at a time become unit rows in f64, so that no copy of a set is made.
+#[derive(Debug)]
+pub(crate) struct Directions<'s, 'a, T: Clone> {
+    pub(crate) rows: &'s Rows<'a, T>,
+    norms: Vec<f64>,
+}
+
+impl<'s, 'a, T: Real> Directions<'s, 'a, T> {
+    /// `set` is what errors call it: a row of zeros has none.
+    pub(crate) fn new(set: &'static str, rows: &'s Rows<'a, T>) -> Result<Self, Error> {
+        Ok(Self { norms: rows.norms(set)?, rows })
+    }
+
+    /// Rows `first..last` as columns: `[D, B]`.
+    pub(crate) fn units(&self, first: usize, last: usize) -> Mat<f64> {
+        let unit = |j: usize, i: usize| self.rows.row(first + i)[j].into() / self.norms[first + i];
+        Mat::from_fn(self.rows.width, last - first, unit)
+    }
 }

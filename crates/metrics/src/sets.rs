@@ -1,8 +1,9 @@
 //! One of the three sets, and what is computed of it once for all metrics.
 
+use crate::nearest::at_least_two;
 use crate::neighbors::{Neighbors, neighbors_within};
-use crate::points::distinct;
-use crate::{Error, FrechetReference, Points, Real, References};
+use crate::points::{count_distinct, firsts};
+use crate::{Error, FrechetReference, Points, Real};
 use ndarray::{Array1, ArrayView1, ArrayView2, CowArray, Ix2};
 use std::sync::OnceLock;
 
@@ -14,15 +15,17 @@ pub struct Set<'a, T: Real> {
     points: Points<'a, T>,
     nearest_k: usize,
     within: OnceLock<Neighbors>,
-    /// `None` where all rows differ.
-    distinct: OnceLock<Option<References<'static, T>>>,
+    /// For each row the first that equals it; `None` where all rows differ.
+    firsts: OnceLock<Option<Vec<u32>>>,
     frechet: OnceLock<FrechetReference>,
+    /// Total of the polynomial kernel over its pairs.
+    kernel_total: OnceLock<f64>,
 }
 
 impl<'a, T: Real> Set<'a, T> {
     /// `name` in errors; `center` shared by the sets; `nearest_k` gives the radii of balls.
     ///
-    /// Errors: fewer than `nearest_k + 1` rows, or than two distinct ones; a number that is not finite; another width.
+    /// Errors: a `nearest_k` of 0; no more rows than that; a number that is not finite; another width.
     pub fn new(
         name: &'static str,
         rows: impl Into<CowArray<'a, T, Ix2>>,
@@ -30,7 +33,13 @@ impl<'a, T: Real> Set<'a, T> {
         nearest_k: usize,
     ) -> Result<Self, Error> {
         let rows = rows.into();
-        let needed = nearest_k.max(1) + 1;
+        if nearest_k == 0 {
+            return Err(Error::Setting {
+                setting: "nearest_k",
+                reason: "0, where at least 1 is needed".into(),
+            });
+        }
+        let needed = nearest_k + 1;
         if rows.nrows() < needed {
             return Err(Error::TooFew { set: name, found: rows.nrows(), needed });
         }
@@ -41,8 +50,9 @@ impl<'a, T: Real> Set<'a, T> {
             points,
             nearest_k,
             within: OnceLock::new(),
-            distinct: OnceLock::new(),
+            firsts: OnceLock::new(),
             frechet: OnceLock::new(),
+            kernel_total: OnceLock::new(),
         })
     }
 
@@ -89,16 +99,20 @@ impl<'a, T: Real> Set<'a, T> {
         Ok(self.frechet.get_or_init(|| made))
     }
 
-    /// The distinct rows, if some are equal.
-    pub(crate) fn distinct(&self) -> Result<Option<&References<'static, T>>, Error> {
-        if let Some(known) = self.distinct.get() {
-            return Ok(known.as_ref());
-        }
-        let index = distinct(self.rows());
-        let found = match index.len() == self.len() {
-            true => None,
-            false => Some(References::of_distinct(self.name, self.rows(), index, self.center.view())?),
-        };
-        Ok(self.distinct.get_or_init(|| found).as_ref())
+    /// For each row the first that equals it, if some are equal. Errors: fewer than two that differ.
+    pub(crate) fn firsts(&self) -> Result<Option<&[u32]>, Error> {
+        let firsts = self.firsts.get_or_init(|| firsts(self.rows())).as_deref();
+        at_least_two(self.name, count_distinct(firsts, self.len()))?;
+        Ok(firsts)
+    }
+
+    /// For kernel distances to this set.
+    pub(crate) fn kernel_total(&self) -> &OnceLock<f64> {
+        &self.kernel_total
+    }
+
+    /// As errors call it.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 }

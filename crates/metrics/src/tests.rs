@@ -6,12 +6,13 @@ mod neighbors;
 mod on_features;
 mod peers;
 mod refusals;
+mod transformed;
 
 use crate::{
-    Copies, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
+    Copies, CopyWatch, EmpiricalDenoiser, MEMORIZED_RATIO, MemorizedFraction, MixtureDenoiser, References,
     bootstrap_mean, energy_distance, frame_changes, motion_distance, transformed_nearest,
 };
-use heldout_core::{Cond, Denoiser, FeatureSets, NoiseSchedule, like};
+use heldout_core::{Cond, Denoiser, FeatureSets, Metric, NoiseSchedule, like};
 use heldout_testkit::{Golden, TrigSchedule, check_denoiser, check_metric, close};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use std::rc::Rc;
@@ -139,6 +140,29 @@ fn the_metric_keeps_its_law_and_tells_copies_from_fresh_data() {
         assert_eq!(m.model.value, 0.75, "{}", metric.name());
         assert!(m.model.lower < 0.75 && m.model.upper > 0.75 && m.floor.value < 0.05);
     }
+    // Both at once, with what stays the same kept.
+    let watch = CopyWatch::new(0);
+    check_metric(&watch, &sets);
+    for _ in 0..2 {
+        for ((name, found), copies) in
+            watch.evaluate(&sets).unwrap().into_iter().zip([Copies::Exact, Copies::Transformed])
+        {
+            let metric = MemorizedFraction { copies, seed: 0 };
+            assert_eq!((name.as_str(), found.unwrap()), (metric.name(), metric.measure(&sets).unwrap()));
+        }
+    }
+}
+
+/// The resamples of several threads are those of one generator after the other.
+#[test]
+fn resamples_are_one_sequence() {
+    let values: Vec<f64> = (0..37).map(|i| f64::from(i) * 0.3).collect();
+    let mut rng = crate::draws::generator(5, 0);
+    let mut mean = || (0..37).map(|_| values[crate::draws::below(&mut rng, 37)]).sum::<f64>() / 37.0;
+    let mut means: Vec<f64> = (0..1000).map(|_| mean()).collect();
+    means.sort_by(f64::total_cmp);
+    let found = bootstrap_mean(&values, 5);
+    assert_eq!((found.lower, found.upper), (means[25], means[974]));
 }
 
 /// On 400 simulated samples of 100 coin flips, the interval holds the truth about 95 times in 100.

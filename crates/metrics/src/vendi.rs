@@ -1,11 +1,14 @@
 //! The Vendi score: how many different samples a set is worth.
 
 use crate::estimate::{NORMAL, influence_error};
-use crate::linear::{eigenvectors, outer_products};
-use crate::real::{Real, Rows};
+use crate::linear::{add_outer_products, eigenvectors, outer_products};
+use crate::real::{Directions, Real, Rows};
 use crate::{Error, Interval};
 use faer::Mat;
 use ndarray::ArrayView2;
+
+/// Rows that are in f64 at a time.
+const BLOCK: usize = 512;
 
 /// The exponential of the entropy of the eigenvalues of `X X' / N`, where the rows of `X` `[N, D]` are scaled to length 1;
 /// Friedman and Dieng 2023, definition 3.1, with the cosine as similarity. From 1 (all alike) to `min(N, D)`.
@@ -21,9 +24,12 @@ pub fn vendi_score<T: Real>(features: ArrayView2<'_, T>) -> Result<Interval, Err
     if rows.len() < 3 {
         return Err(Error::TooFew { set: "features", found: rows.len(), needed: 3 });
     }
-    let rows = rows.to_f64().unit("features")?;
     let n = rows.len() as f64;
-    let weights = if rows.width < rows.len() { by_features(&rows)? } else { by_samples(&rows)? };
+    let weights = if rows.width < rows.len() {
+        by_features(&Directions::new("features", &rows)?)?
+    } else {
+        by_samples(&rows.to_f64().unit("features")?)?
+    };
     // `x' ln(rho) x` of each sample; its mean is the trace of rho ln(rho).
     let entropy = -weights.iter().sum::<f64>() / n;
     let error = influence_error(&weights);
@@ -38,12 +44,16 @@ fn logarithms(values: &[f64]) -> Vec<f64> {
 }
 
 /// From `X' X / N = V L V'`: `sum_k (x.v_k)^2 ln l_k`.
-fn by_features(rows: &Rows<'_, f64>) -> Result<Vec<f64>, Error> {
-    let n = rows.len() as f64;
-    let (values, vectors) =
-        eigenvectors(&(faer::Scale(1.0 / n) * outer_products(rows.matrix().transpose())))?;
-    let shares = vectors.transpose() * rows.matrix().transpose();
-    Ok(weighted(&shares, &logarithms(&values), |share, _| share * share, &values))
+fn by_features<T: Real>(directions: &Directions<'_, '_, T>) -> Result<Vec<f64>, Error> {
+    let (n, width) = (directions.rows.len(), directions.rows.width);
+    let blocks = || (0..n).step_by(BLOCK).map(|first| directions.units(first, n.min(first + BLOCK)));
+    let mut gram = Mat::zeros(width, width);
+    blocks().for_each(|x| add_outer_products(&mut gram, x.as_ref()));
+    let (values, vectors) = eigenvectors(&(faer::Scale(1.0 / n as f64) * gram))?;
+    let logs = logarithms(&values);
+    let of_block =
+        |x: Mat<f64>| weighted(&(vectors.transpose() * x), &logs, |share, _| share * share, &values);
+    Ok(blocks().flat_map(of_block).collect())
 }
 
 /// From `X X' / N = U L U'`: `x_i.v_k = (N l_k)^{1/2} u_ik`.

@@ -3,7 +3,7 @@
 use crate::{close, denoising_step, gaussian_denoiser, same};
 use heldout_core::{
     Adapter, Augment, Autoencoder, Backbone, Batch, BatchSource, Clock, Cond, Curve, Denoiser, Denoising,
-    FeatureSets, Gradient, Input, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective,
+    FeatureSets, Gradient, Input, Measurement, Metric, NoiseSchedule, NoiseSource, NoiseStream, Objective,
     Parameterization, Params, Penalty, Persist, Preconditioned, Sampler, State, TimeSampler, Update,
     Weighting, like,
 };
@@ -305,15 +305,17 @@ pub fn check_update<U: Update, O: Objective>(mut make: impl FnMut() -> (U, O), b
 /// [`Metric`]: the same twice, and under permutations of each set.
 #[track_caller]
 pub fn check_metric(m: &dyn Metric, sets: &FeatureSets<'_>) {
-    let values = m.evaluate(sets).unwrap();
+    let measured = |sets: &FeatureSets<'_>| -> Vec<(String, Measurement)> {
+        m.evaluate(sets).unwrap().into_iter().map(|(name, found)| (name, found.unwrap())).collect()
+    };
+    let values = measured(sets);
     assert!(!values.is_empty());
-    assert_eq!(values, m.evaluate(sets).unwrap(), "not the same twice");
+    assert_eq!(values, measured(sets), "not the same twice");
     tch::manual_seed(3);
     let shuffled = |x: &Tensor| x.index_select(0, &Tensor::randperm(x.size()[0], (Kind::Int64, Device::Cpu)));
     let (generated, train, held_out) =
         (shuffled(sets.generated), shuffled(sets.train), shuffled(sets.held_out));
-    let others =
-        m.evaluate(&FeatureSets { generated: &generated, train: &train, held_out: &held_out }).unwrap();
+    let others = measured(&FeatureSets { generated: &generated, train: &train, held_out: &held_out });
     for ((name, value), (other_name, other)) in values.iter().zip(&others) {
         assert_eq!(name, other_name);
         let close = |a: f64, b: f64| (a - b).abs() < 1e-12 * a.abs().max(1.0);

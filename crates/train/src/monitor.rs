@@ -5,6 +5,7 @@ use heldout_core::{
     Clock, Error, Evaluation, FeatureSets, Flow, Metric, Observer, Persist, Result, State, Update,
 };
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 use tch::Tensor;
@@ -27,6 +28,23 @@ pub struct MemorizationMonitor {
     pub quality: Option<Quality>,
     /// Where it goes.
     pub sink: Rc<dyn Sink>,
+    /// What could not be measured at one look or another: it is noted once, and training goes on. Empty at first.
+    pub told: BTreeSet<String>,
+}
+
+impl MemorizationMonitor {
+    /// What samples lack for a metric is no reason to stop; whatever else went wrong is.
+    fn tell(&mut self, step: u64, metric: String, e: Error) -> Result<()> {
+        if !matches!(e, Error::Config { .. }) {
+            return Err(e);
+        }
+        let message =
+            format!("{metric} could not be measured of the samples of step {step}, and is left out: {e}");
+        match self.told.insert(metric) {
+            true => self.sink.write(step, Event::Note { message }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A distance of two sets of images `[N, C, H, W]`, low where they are of one distribution.
@@ -122,15 +140,26 @@ impl Observer for MemorizationMonitor {
             (self.generate)(self.samples)?
         };
         let sets = FeatureSets { generated: &generated, train: &self.train, held_out: &self.held_out };
+        let mut missing = Vec::new();
         for metric in &self.metrics {
-            for (metric, measurement) in metric.evaluate(&sets)? {
-                self.sink.write(done, Event::Metric { metric, samples: self.samples, measurement })?;
+            let all = metric.evaluate(&sets).unwrap_or_else(|e| vec![("metrics".to_owned(), Err(e))]);
+            for (metric, found) in all {
+                match found {
+                    Ok(measurement) => {
+                        self.sink
+                            .write(done, Event::Metric { metric, samples: self.samples, measurement })?;
+                    }
+                    Err(e) => missing.push((metric, e)),
+                }
             }
         }
         if let Some(quality) = &mut self.quality {
-            let event = quality.measure(&generated, &self.held_out)?;
-            self.sink.write(done, event)?;
+            match quality.measure(&generated, &self.held_out) {
+                Ok(event) => self.sink.write(done, event)?,
+                Err(e) => missing.push((quality.name.clone(), e)),
+            }
         }
+        missing.into_iter().try_for_each(|(metric, e)| self.tell(done, metric, e))?;
         Ok(Flow::Continue)
     }
 }

@@ -152,13 +152,38 @@ fn cells_are_the_crowds_that_there_are() {
     let crowds: Vec<Array2<f64>> =
         (0..3).map(|k| normal(10 + k, 40, 70) + (&normal(20 + k, 1, 70) * 5.0)).collect();
     let train = concatenate![Axis(0), crowds[0], crowds[1], crowds[2]];
-    for seed in 0..5 {
+    // The components of features that are too wide for a covariance are those of the rows.
+    let wide =
+        Array2::from_shape_fn((120, 4200), |(i, j)| if j % 60 == 0 { train[(i, j / 60)] } else { 0.0 });
+    for (train, seed) in (0..5).map(|seed| (&train, seed)).chain([(&wide, 0)]) {
         let cells = crate::Cells::fit(train.view(), 3, seed).unwrap();
         let found = cells.assign("train", train.view()).unwrap();
         let of: Vec<usize> = (0..3).map(|k| found[40 * k]).collect();
         assert!(found.iter().enumerate().all(|(i, cell)| *cell == of[i / 40]), "{found:?}");
         assert!(of[0] != of[1] && of[1] != of[2] && of[0] != of[2]);
     }
+}
+
+/// Fewer Gaussians than a half has rows leave the other half as it is.
+#[test]
+fn the_baseline_is_fitted_to_the_other_half() {
+    let order: Vec<usize> = (0..101).rev().collect();
+    let [centers, rest] = crate::feature_likelihood::halves(&order, 20);
+    assert_eq!((centers, rest), (&order[..20], &order[50..]));
+    assert_eq!(crate::feature_likelihood::halves(&order, 70).map(<[usize]>::len), [50, 51]);
+}
+
+/// Student's t of few splits, by tables; the expansion goes on from there.
+#[test]
+fn intervals_of_few_splits_are_students() {
+    let half = |splits: &[f64]| {
+        let score = InceptionScore { splits: splits.to_vec() };
+        (score.interval().upper - score.interval().value) / (score.std() / (splits.len() as f64 - 1.0).sqrt())
+    };
+    near(half(&[1.0, 2.0]), 12.706_205, 1e-5);
+    near(half(&[1.0, 2.0, 4.0]), 4.302_653, 1e-5);
+    let alternating: Vec<f64> = (0..12).map(|i| f64::from(i % 2)).collect();
+    near(half(&alternating), 2.200_985, 1e-3);
 }
 
 /// A copier, fresh data and pure noise: what each number is for.

@@ -1,7 +1,7 @@
 //! Metrics on a network's features: their law, their names, and what is not computed twice.
 
 use crate::{FeatureMetric, OnFeatures, Options, Subsets, TransformedSearch, title, transformed_nearest};
-use heldout_core::{FeatureExtractor, FeatureOutput, FeatureSets, Metric, Result};
+use heldout_core::{FeatureExtractor, FeatureOutput, FeatureSets, Measurement, Metric, Result};
 use heldout_testkit::check_metric;
 use ndarray::s;
 use std::cell::Cell;
@@ -40,15 +40,28 @@ fn metrics_on_features_keep_the_law_and_look_at_images_once() {
 
     network.0.set(0);
     let metric = metric();
-    let first = metric.evaluate(&sets).unwrap();
+    let measured = |sets: &FeatureSets<'_>| -> Vec<(String, Measurement)> {
+        metric.evaluate(sets).unwrap().into_iter().map(|(name, found)| (name, found.unwrap())).collect()
+    };
+    let first = measured(&sets);
     assert_eq!(network.0.get(), 380, "every image once");
     assert_eq!((first[0].0.as_str(), first.len()), ("FD(counting)", FeatureMetric::USUAL.len()));
-    assert_eq!(first, metric.evaluate(&sets).unwrap());
+    assert_eq!(first, measured(&sets));
     metric.kernel_distance(&generated, &held_out).unwrap();
     assert_eq!(network.0.get(), 380);
     let others = draw(80);
-    metric.evaluate(&FeatureSets { generated: &others, ..sets }).unwrap();
+    measured(&FeatureSets { generated: &others, ..sets });
     assert_eq!(network.0.get(), 460, "of new samples only they are looked at");
+
+    // Samples that are all alike have no Fréchet distance, and everything else all the same.
+    let alike = others.narrow(0, 0, 1).repeat([80, 1, 1, 1]);
+    let found = metric.evaluate(&FeatureSets { generated: &alike, ..sets }).unwrap();
+    let (names, errors): (Vec<&str>, Vec<String>) = found
+        .iter()
+        .filter_map(|(name, found)| Some((name.as_str(), found.as_ref().err()?.to_string())))
+        .unzip();
+    assert!(names.contains(&"FD(counting)") && !names.contains(&"precision(counting)"), "{names:?}");
+    assert!(errors[0].starts_with("FD(counting).generated: 1 distinct rows"), "{errors:?}");
 }
 
 #[test]

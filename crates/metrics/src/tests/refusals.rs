@@ -2,9 +2,9 @@
 
 use super::definitions::normal;
 use crate::{
-    CellLabels, Error, FrechetReference, Half, InceptionScore, MifidOrder, Moments, Subsets, ThreeSets,
-    agreement, cmmd, data_copying, data_copying_in, feature_likelihood, frechet_distance, kernel_distance,
-    mifid, psnr, ssim, vendi_score,
+    CellLabels, Error, Evaluation, FeatureMetric, FrechetReference, Half, InceptionScore, MifidOrder,
+    Moments, NeighborOptions, Options, Set, Subsets, ThreeSets, agreement, cmmd, data_copying,
+    data_copying_in, feature_likelihood, frechet_distance, kernel_distance, mifid, psnr, ssim, vendi_score,
 };
 use ndarray::{Array1, Array2, Array4, array, s};
 
@@ -174,4 +174,82 @@ fn pairs_that_do_not_fit_are_refused() {
     bad[(1, 0, 3, 3)] = f32::NAN;
     assert_eq!(text(psnr(images.view(), bad.view(), 1.0)), "originals: row 1 has a value that is not finite");
     assert!(psnr(images.view(), images.view(), 1.0).unwrap().pooled.is_infinite());
+}
+
+/// Neighbourhoods that are none: which option, what it is, what it can be.
+#[test]
+fn options_that_cannot_be_are_refused() {
+    let (x, y) = (normal(0, 20, 4), normal(1, 30, 4));
+    let error = |neighbors: NeighborOptions| {
+        let options = Options { neighbors, ..Options::default() };
+        text(Evaluation::new(y.view(), Some(x.view().into()), options))
+    };
+    let usual = NeighborOptions::default();
+    assert_eq!(error(usual), "a number");
+    let found = error(NeighborOptions { nearest_k: 0, ..usual });
+    assert_eq!(found, "nearest_k: 0, where at least 1 is needed");
+    for carlini_k in [0, 1] {
+        let found = error(NeighborOptions { carlini_k, ..usual });
+        assert!(found.starts_with(&format!("carlini_k: {carlini_k}, where at least 2")), "{found}");
+    }
+    for memorized_ratio in [f64::NAN, 0.0, -1.0, 1.5] {
+        let found = error(NeighborOptions { memorized_ratio, ..usual });
+        assert!(found.starts_with(&format!("memorized_ratio: {memorized_ratio}, where")), "{found}");
+    }
+    assert!(error(NeighborOptions { carlini_alpha: 0.0, ..usual }).starts_with("carlini_alpha: 0,"));
+    let none = text(Set::new("x", x.view(), Array1::zeros(4).view(), 0));
+    assert_eq!(none, "nearest_k: 0, where at least 1 is needed");
+}
+
+/// A floor that cannot be had leaves the value, and says why; sets have their own names in it.
+#[test]
+fn a_missing_floor_is_no_missing_value() {
+    let (x, train) = (normal(0, 200, 4), normal(1, 200, 4));
+    let measured = |held_out: &Array2<f64>, metric| {
+        let evaluation =
+            Evaluation::new(train.view(), Some(held_out.view().into()), Options::default()).unwrap();
+        evaluation.measure(x.view(), &[metric]).unwrap().remove(0).1
+    };
+    let found = measured(&normal(2, 30, 4), FeatureMetric::CT).unwrap();
+    assert!(found.value.value.is_finite() && found.real_vs_train.is_none());
+    assert!(found.notes[0].starts_with("its value for real data is missing: threshold"), "{:?}", found.notes);
+    let found = measured(&Array2::ones((30, 4)), FeatureMetric::Fd).unwrap();
+    assert!(
+        found.value.value.is_finite() && found.real_vs_train.is_none() && found.against_held_out.is_none()
+    );
+    assert_eq!(
+        found.notes,
+        [("against held-out rows", 2), ("for real data", 3)].map(|(what, needed)| format!(
+            "its value {what} is missing: held_out: 1 distinct rows where at least {needed} are needed"
+        ))
+    );
+}
+
+/// An interval that nobody computed is none, and what limits a number is said beside it.
+#[test]
+fn what_a_number_lacks_is_said() {
+    let (x, train) = (normal(0, 40, 60), normal(1, 50, 60));
+    let found = |generated: &Array2<f64>, metric, frechet_intervals| {
+        let options = Options { frechet_intervals, ..Options::default() };
+        let evaluation = Evaluation::new(train.view(), None, options).unwrap();
+        evaluation.measure(generated.view(), &[metric]).unwrap().remove(0).1.unwrap()
+    };
+    let fast = found(&x, FeatureMetric::Fd, false);
+    assert!(fast.value.ends().is_none() && found(&x, FeatureMetric::Fd, true).value.ends().is_some());
+    assert!(fast.notes[0].contains("full rank (40 and 50 rows of 60 features)"), "{:?}", fast.notes);
+    assert!(found(&x, FeatureMetric::Mifid, true).value.ends().is_none());
+    assert!(found(&x, FeatureMetric::Kid, true).notes.is_empty());
+    let copies = found(&train.slice(s![..40, ..]).to_owned(), FeatureMetric::Realism, true);
+    assert!(copies.value.value.is_infinite() && copies.notes[0].contains("null"), "{:?}", copies.notes);
+}
+
+#[test]
+fn sums_that_leave_f32_are_no_number() {
+    let (x, y) = (normal(0, 20, 4).mapv(|v| v as f32 * 1e8), normal(1, 30, 4).mapv(|v| v as f32 * 1e8));
+    for subsets in [Subsets::All, Subsets::Random { count: 4, size: 8, seed: 0 }] {
+        let found = text(kernel_distance(x.view(), y.view(), subsets));
+        assert!(found.starts_with("kernel distance: is not finite"), "{found}");
+        let wide = kernel_distance(x.mapv(f64::from).view(), y.mapv(f64::from).view(), subsets);
+        assert!(wide.unwrap().value.is_finite());
+    }
 }

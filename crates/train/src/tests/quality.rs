@@ -2,9 +2,10 @@
 
 use super::{Memory, parts};
 use crate::{Checkpoints, Choice, Event, Loaded, MemorizationMonitor, Quality};
-use heldout_core::{Clock, Evaluation, Observer, Persist};
+use heldout_core::{Clock, Error, Evaluation, FeatureSets, Measurement, Metric, Observer, Persist};
 use heldout_testkit::check_persist;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
@@ -25,7 +26,47 @@ fn monitor(next: &Rc<Cell<f64>>, floors: &Rc<Cell<usize>>, memory: &Rc<Memory>) 
         metrics: Vec::new(),
         quality: Some(Quality::new("distance of means", Box::new(distance))),
         sink: memory.clone(),
+        told: BTreeSet::new(),
     }
+}
+
+/// Measures nothing, for a reason of the samples.
+#[derive(Debug)]
+struct Unmeasurable;
+
+impl Metric for Unmeasurable {
+    fn evaluate(
+        &self,
+        _: &FeatureSets<'_>,
+    ) -> heldout_core::Result<Vec<(String, heldout_core::Result<Measurement>)>> {
+        let same = Error::config("generated", "1 distinct rows where at least 2 are needed");
+        Ok(vec![("FD(x)".to_owned(), Err(same))])
+    }
+}
+
+/// Samples that are all alike are no reason to stop, and are told of once; a failing network is one.
+#[test]
+fn what_cannot_be_measured_is_noted_once() {
+    let (next, floors, memory) = (Rc::default(), Rc::default(), Rc::new(Memory::default()));
+    let mut watch = monitor(&next, &floors, &memory);
+    watch.metrics.push(Box::new(Unmeasurable));
+    watch.quality = Some(Quality::new(
+        "energy",
+        Box::new(|_, _| Err(Error::config("x", "row 0 has a value that is not finite"))),
+    ));
+    let (update, _) = parts();
+    let evaluation = || Evaluation { loss: Tensor::from(0.0), rows: None, terms: Vec::new() };
+    for step in [10, 20] {
+        watch.after_step(Clock { step: step - 1, total: 50 }, &evaluation(), &update).unwrap();
+    }
+    let told: Vec<(u64, String)> =
+        memory.0.borrow().iter().map(|(step, e)| (*step, format!("{e:?}"))).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|(step, note)| *step == 10 && note.starts_with("Note")), "{told:?}");
+    assert!(told[0].1.contains("FD(x)") && told[0].1.contains("1 distinct"), "{told:?}");
+    let file = || Error::file("network", "is damaged");
+    watch.quality = Some(Quality::new("energy", Box::new(move |_, _| Err(file()))));
+    assert!(watch.after_step(Clock { step: 29, total: 50 }, &evaluation(), &update).is_err());
 }
 
 /// Beside the best by generalisation and the last, a run keeps the checkpoint of the best samples; the floor is measured once.
