@@ -5,8 +5,8 @@ use heldout_core::{Clock, Error, Evaluation, Flow, Observer, Result, Update, per
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Leaves an observer out while what it has taken is more than its share of the time since the run began, or went on: after a
-/// dear look it waits until the share is kept again.
+/// Leaves an observer out while what it has taken would be more than its share of the time since the run began, or went on,
+/// if it looked again for as long as the last time. The first look is not left out: what it takes is not known.
 ///
 /// For an observer that looks now and then, as [`crate::MemorizationMonitor`]. When it looks is a function of the machine, so
 /// that records, though never weights, differ between two runs with a budget.
@@ -18,6 +18,7 @@ pub struct Budgeted<O> {
     sink: Rc<dyn Sink>,
     begun: Instant,
     taken: Duration,
+    last: Duration,
 }
 
 impl<O: Observer> Budgeted<O> {
@@ -27,11 +28,13 @@ impl<O: Observer> Budgeted<O> {
             let reason = format!("{share} is not between 0 and 1: it is a share of the training time");
             return Err(Error::config("budget", reason));
         }
-        Ok(Self { inner, share, sink, begun: Instant::now(), taken: Duration::ZERO })
+        Ok(Self { inner, share, sink, begun: Instant::now(), taken: Duration::ZERO, last: Duration::ZERO })
     }
 
-    fn share_taken(&self) -> f64 {
-        self.taken.as_secs_f64() / self.begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
+    /// Once the observer has looked for `more`.
+    fn share_taken(&self, more: Duration) -> f64 {
+        let elapsed = self.begun.elapsed() + more;
+        (self.taken + more).as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 }
 
@@ -47,12 +50,13 @@ impl<O: Observer> Observer for Budgeted<O> {
     }
 
     fn after_step(&mut self, clock: Clock, evaluation: &Evaluation, update: &dyn Update) -> Result<Flow> {
-        let flow = if self.share_taken() > self.share {
+        let flow = if self.share_taken(self.last) > self.share {
             Flow::Continue
         } else {
             let start = Instant::now();
             let flow = self.inner.after_step(clock, evaluation, update)?;
-            self.taken += start.elapsed();
+            self.last = start.elapsed();
+            self.taken += self.last;
             flow
         };
         let done = clock.step + 1;
@@ -60,7 +64,7 @@ impl<O: Observer> Observer for Budgeted<O> {
             let message = format!(
                 "{} took {:.1} % of the training time, of {:.1} % that it may",
                 self.name(),
-                100.0 * self.share_taken(),
+                100.0 * self.share_taken(Duration::ZERO),
                 100.0 * self.share
             );
             self.sink.write(done, Event::Note { message })?;

@@ -38,7 +38,7 @@ fn a_budget_keeps_an_observer_within_its_share() {
         sleep(Duration::from_millis(1));
         watch.after_step(Clock { step, total: 200 }, &evaluation, &update).unwrap();
     }
-    // A look takes at least four milliseconds, so that this bounds their share; the last may have gone over.
+    // A look takes at least four milliseconds, so that this bounds their share but for what the first takes.
     let most = 0.2 * begun.elapsed().as_secs_f64() / 0.004 + 1.0;
     assert!((2..=most as u32).contains(&looks.get()), "{} looks, at most {most}", looks.get());
     let said = memory.0.borrow();
