@@ -13,7 +13,7 @@ pub const INCEPTION: &str = "Inception";
 
 /// SHA-256 of `inception-2015-12-05.pt`, the TorchScript of TensorFlow's network of that date that StyleGAN2-ADA, StyleGAN3
 /// and clean-fid use, as k-diffusion (`evaluation.py`) pins it.
-const INCEPTION_SHA256: &str = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4";
+pub(crate) const INCEPTION_SHA256: &str = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4";
 /// Width of its features.
 const INCEPTION_WIDTH: i64 = 2048;
 
@@ -74,19 +74,7 @@ impl TorchScriptConfig {
         if !self.path.is_file() {
             return Err(Error::file(&self.path, "is not there: give the path of a TorchScript file"));
         }
-        let is_inception = sha256(&self.path)? == INCEPTION_SHA256;
-        if self.name.as_deref() == Some(INCEPTION) && !is_inception {
-            let reason = format!(
-                "is not the network of FID, whose SHA-256 is {INCEPTION_SHA256}: give that file, or another name to this one"
-            );
-            return Err(Error::file(&self.path, reason));
-        }
-        let stem = || self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let name = match (is_inception, &self.name) {
-            (true, _) => INCEPTION.to_owned(),
-            (false, Some(name)) => name.clone(),
-            (false, None) => format!("torchscript({})", stem()),
-        };
+        let name = self.title(&sha256(&self.path)?)?;
         let mut module = CModule::load_on_device(&self.path, device).map_err(|e| {
             let text = e.to_string();
             let first = text.lines().next().unwrap_or_default();
@@ -97,8 +85,34 @@ impl TorchScriptConfig {
         for (_, parameter) in module.named_parameters()? {
             let _ = parameter.set_requires_grad(false);
         }
-        let width = is_inception.then_some(INCEPTION_WIDTH);
+        let width = (name == INCEPTION).then_some(INCEPTION_WIDTH);
         Ok(TorchScript { name, config: self.clone(), module, device, width })
+    }
+}
+
+impl TorchScriptConfig {
+    /// What metrics call it, by its checksum: [`INCEPTION`] where it is that file, and it is given what FID gives it.
+    pub(crate) fn title(&self, sha256: &str) -> Result<String> {
+        let fid = Self::inception(&self.path);
+        let is_file = sha256 == INCEPTION_SHA256;
+        let is_used =
+            (self.input, &self.arguments, self.features) == (fid.input, &fid.arguments, fid.features);
+        let stem = || self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match &self.name {
+            _ if is_file && is_used => Ok(INCEPTION.to_owned()),
+            Some(name) if name == INCEPTION => Err(Error::file(&self.path, match is_file {
+                true => "is the network of FID, but FID gives it images in [0, 255] of their own size and the argument \
+                         true, and takes its first output: leave input, arguments and features to the network `inception`, \
+                         or give this use another name"
+                    .to_owned(),
+                false => format!(
+                    "is not the network of FID, whose SHA-256 is {INCEPTION_SHA256}: give that file, or another name to \
+                     this one"
+                ),
+            })),
+            Some(name) => Ok(name.clone()),
+            None => Ok(format!("torchscript({})", stem())),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! TorchScript that Python wrote.
 
 use super::{MANIFEST, check_rows, fails, golden, noise};
+use crate::torchscript::INCEPTION_SHA256;
 use crate::{FeaturesConfig, INCEPTION, ImageInput, Resources, TorchScriptConfig};
 use heldout_core::FeatureExtractor;
 use heldout_testkit::close;
@@ -74,4 +75,21 @@ fn inception_is_known_by_its_checksum() {
     fails(config.build(Resources::default()), "is not the network of FID");
     let other = TorchScriptConfig { name: Some("mine".to_owned()), ..declared() };
     assert_eq!(other.build(Device::Cpu).unwrap().name(), "mine");
+}
+
+/// Nor is the file itself, where it is given other images than FID gives it.
+#[test]
+fn the_network_of_fid_is_called_so_only_where_it_is_used_as_fid_does() {
+    let fid = TorchScriptConfig::inception("inception.pt");
+    assert_eq!(fid.title(INCEPTION_SHA256).unwrap(), INCEPTION);
+    let unnamed = TorchScriptConfig { name: None, ..fid.clone() };
+    assert_eq!(unnamed.title(INCEPTION_SHA256).unwrap(), INCEPTION);
+    let unit =
+        TorchScriptConfig { name: None, arguments: vec![true], ..TorchScriptConfig::new("inception.pt") };
+    assert_eq!(unit.title(INCEPTION_SHA256).unwrap(), "torchscript(inception)");
+    let logits = TorchScriptConfig { features: 1, ..unnamed };
+    assert_eq!(logits.title(INCEPTION_SHA256).unwrap(), "torchscript(inception)");
+    let named = TorchScriptConfig { name: Some(INCEPTION.to_owned()), ..unit };
+    assert!(named.title(INCEPTION_SHA256).unwrap_err().to_string().contains("[0, 255]"));
+    assert_eq!(TorchScriptConfig { name: None, ..fid }.title("0").unwrap(), "torchscript(inception)");
 }
