@@ -46,6 +46,9 @@ pub struct ModeCoverage {
     pub classes: Vec<ClassShare>,
     /// Classes without a sample.
     pub missing: Vec<MissingMode>,
+    /// Classes without a held-out image: whether samples should show them cannot be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unjudged: Vec<usize>,
     /// Half the sum of the differences between shares, 0 to 1; the floor is that of real images.
     pub total_variation: Measurement,
     /// `KL(samples || held-out)` in nats, with half an image added to each class of both (Krichevsky and Trofimov 1981); the
@@ -105,6 +108,7 @@ pub fn mode_coverage(labels: Labels<'_>, classes: usize, seed: u64) -> Result<Mo
     Ok(ModeCoverage {
         classes: (0..classes).map(share).collect(),
         missing: (0..classes).filter(missing).map(by_chance).collect(),
+        unjudged: (0..classes).filter(|class| theirs[*class] == 0.0).collect(),
         total_variation: measured(&mut draws, total_variation),
         kl: measured(&mut draws, kl),
         p_value: permutation(&samples, &held_out, classes, &mut draws),

@@ -97,13 +97,16 @@ fn missing_modes_are_named_and_weighed() {
 fn equal_shares_are_at_the_floor() {
     let (held_out, samples) = (of(0..4, 200), of(0..4, 40));
     let found = mode_coverage(Labels { samples: &samples, held_out: &held_out, train: None }, 4, 0).unwrap();
-    assert!(found.missing.is_empty() && found.p_value == 1.0);
+    assert!(found.missing.is_empty() && found.unjudged.is_empty() && found.p_value == 1.0);
     assert_eq!(found.total_variation.model.value, 0.0);
     assert!(found.total_variation.floor.value > 0.0, "halves differ by chance");
     // A class that is rarer than one in samples goes missing by chance.
     let rare = [of(0..1, 999), vec![1]].concat();
     let one = mode_coverage(Labels { samples: &of(0..1, 50), held_out: &rare, train: None }, 2, 0).unwrap();
     assert!(one.missing[0].by_chance > 0.9 && one.p_value > 0.5);
+    // A class that no held-out image has is neither missing nor there.
+    let five = mode_coverage(Labels { samples: &samples, held_out: &held_out, train: None }, 5, 0).unwrap();
+    assert_eq!((five.unjudged, five.missing), (vec![4], Vec::new()));
 }
 
 #[test]

@@ -113,8 +113,13 @@ fn modes(m: &ModeCoverage) -> String {
             m.missing.iter().map(one).collect::<Vec<_>>().join(", ")
         }
     };
+    let unjudged: Vec<String> = m.unjudged.iter().map(usize::to_string).collect();
+    let unjudged = match unjudged.is_empty() {
+        true => String::new(),
+        false => format!(" Without a held-out image, and not judged: {}.", unjudged.join(", ")),
+    };
     format!(
-        "Missing classes: {missing}. Total variation {}; KL {}; p = {:.3}.",
+        "Missing classes: {missing}.{unjudged} Total variation {}; KL {}; p = {:.3}.",
         beside(&m.total_variation),
         beside(&m.kl),
         m.p_value
