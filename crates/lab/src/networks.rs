@@ -28,24 +28,29 @@ pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<
     }
     let mut stream = ImageStream::open(train, StreamOptions::default())?;
     let Some(labels) = stream.labels.clone() else { return Ok(build(config, None, device)?) };
-    let (mut images, mut index) = (Vec::new(), Vec::new());
-    // Evenly over the set, which may be sorted by class.
+    // Evenly over the set, which may be sorted by class; every fifth of those is tested on.
     let step = stream.len().div_ceil(TRAINED_ON);
+    let (mut parts, mut n): ([(Vec<Tensor>, Vec<i64>); 2], usize) = Default::default();
     while let Some(batch) = stream.next().transpose()? {
-        let rows: Vec<i64> =
-            (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0).map(|i| i as i64).collect();
-        images.push(batch.bytes().index_select(0, &Tensor::from_slice(&rows)));
-        index.extend(rows.iter().map(|i| batch.index[*i as usize]));
+        let mut rows: [Vec<i64>; 2] = Default::default();
+        for i in (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0) {
+            let tested = usize::from(n % TESTED_SHARE == 0);
+            rows[tested].push(i as i64);
+            parts[tested].1.push(labels[batch.index[i]]);
+            n += 1;
+        }
+        let bytes = batch.bytes();
+        for (part, rows) in parts.iter_mut().zip(rows).filter(|(_, rows)| !rows.is_empty()) {
+            part.0.push(bytes.index_select(0, &Tensor::from_slice(&rows)));
+        }
     }
-    let images = Tensor::cat(&images, 0);
-    let labels = Tensor::from_slice(&index.iter().map(|i| labels[*i]).collect::<Vec<_>>());
-    let part = |tested: bool| {
-        let rows: Vec<i64> =
-            (0..index.len()).filter(|i| (i % TESTED_SHARE == 0) == tested).map(|i| i as i64).collect();
-        let rows = Tensor::from_slice(&rows);
-        [images.index_select(0, &rows), labels.index_select(0, &rows)]
+    let [(train_images, train_labels), (test_images, test_labels)] = parts;
+    // What a part came in goes before the next is put together.
+    let whole = |images: Vec<Tensor>, labels: Vec<i64>| -> heldout_core::Result<[Tensor; 2]> {
+        Ok([Tensor::f_cat(&images, 0)?, Tensor::from_slice(&labels)])
     };
-    let ([train_images, train_labels], [test_images, test_labels]) = (part(false), part(true));
+    let [train_images, train_labels] = whole(train_images, train_labels)?;
+    let [test_images, test_labels] = whole(test_images, test_labels)?;
     let name = stream.name.clone();
     let labelled = DataSet {
         name: &name,
