@@ -8,7 +8,7 @@ mod thumbnails;
 
 use crate::dirs::project_root;
 use anyhow::Result;
-use duplicates::{ALL_VERSIONS, Groups, TOLERANCE, distinct, exact, near};
+use duplicates::{ALL_VERSIONS, Groups, MOST, Near, TOLERANCE, distinct, exact, near};
 use expect::{expectations, model_size};
 use heldout_data::{ImageStream, PixelRange, Reading, StreamOptions, find};
 use labels::labels;
@@ -125,7 +125,7 @@ pub fn audit_data(request: &AuditDataRequest<'_>) -> Result<DataAudit> {
     let seen = look(&mut stream)?;
     let reading = stream.reading().clone();
     let exact = exact(&seen);
-    let near = near(&stream, &seen, ALL_VERSIONS)?;
+    let Near { groups: near, cut } = near(&stream, &seen, ALL_VERSIONS)?;
     let labels = stream.labels.clone().map(|all| labels(&seen, &exact, &all)).transpose()?;
     let images = distinct(&seen).len();
     let model = sized(images)?;
@@ -149,7 +149,7 @@ pub fn audit_data(request: &AuditDataRequest<'_>) -> Result<DataAudit> {
         images: images_of(&reading, &seen, shape),
         exact_duplicates: described(&exact),
         near_duplicates: described(&near),
-        near_rule: near_rule(images, stream.shape),
+        near_rule: near_rule(images, stream.shape, cut),
         expectations: expectations(images, repeated, labels.as_ref(), model.as_ref()),
         labels,
         model,
@@ -191,14 +191,20 @@ fn images_of(reading: &Reading, seen: &Seen, shape: [usize; 3]) -> Images {
     }
 }
 
-fn near_rule(images: usize, [_, height, width]: [usize; 3]) -> String {
+fn near_rule(images: usize, [_, height, width]: [usize; 3], cut: usize) -> String {
     let search = match images <= ALL_VERSIONS {
         true => "all pairs were searched",
         false => "pairs were searched by thumbnails that may miss some, as there are many images",
     };
+    let cut = match cut {
+        0 => String::new(),
+        _ => format!(
+            " ({cut} images had more than {MOST} candidates, of which the nearest {MOST} were looked at)"
+        ),
+    };
     format!(
         "At {width} x {height} pixels, flipped or shifted by at most one pixel, with their means taken off, they differ by less \
-         than {TOLERANCE} of their standard deviation; {search}; a group holds what is near to any of its members"
+         than {TOLERANCE} of their standard deviation; {search}{cut}; a group holds what is near to any of its members"
     )
 }
 

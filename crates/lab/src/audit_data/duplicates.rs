@@ -5,7 +5,7 @@ use anyhow::Result;
 use heldout_data::ImageStream;
 use heldout_metrics::versions;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
 
 /// Two images are near duplicates if their pixels differ, after the means are taken off, by less than this share of the
@@ -19,11 +19,18 @@ pub(crate) const ALL_VERSIONS: usize = 20_000;
 const WIDER: f32 = 2.5;
 /// Numbers of one block of distances.
 const BLOCK: usize = 1 << 24;
-/// Candidates of one image that are looked at: in a group of more, each has others that lead to the rest.
-const MOST: usize = 64;
+/// Candidates of one image that are looked at, the nearest: in a group of more, each has others that lead to the rest.
+pub(crate) const MOST: usize = 64;
 
 /// Places in [`Seen`] of images that belong together, the groups in the order of their first images.
 pub(crate) type Groups = Vec<Vec<usize>>;
+
+/// Near duplicates, and how many images had more candidates than are looked at.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub(crate) groups: Groups,
+    pub(crate) cut: usize,
+}
 
 /// Groups of equal content.
 pub(crate) fn exact(seen: &Seen) -> Groups {
@@ -46,11 +53,11 @@ pub(crate) fn distinct(seen: &Seen) -> Vec<usize> {
 ///
 /// Up to `complete` images all versions of thumbnails are compared ([`ALL_VERSIONS`]). Memory is a thumbnail an image and one
 /// block of distances: candidates are read again.
-pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result<Groups> {
+pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result<Near> {
     let places: Vec<usize> =
         distinct(seen).into_iter().filter(|place| seen.thumbnails[*place].contrast >= CONSTANT).collect();
     if places.len() < 2 {
-        return Ok(Vec::new());
+        return Ok(Near { groups: Vec::new(), cut: 0 });
     }
     let versions = versions(stream.shape);
     let complete = places.len() <= complete;
@@ -62,7 +69,7 @@ pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result
     };
     let search = Search::new(seen, &places, if complete { 1.0 } else { WIDER });
     let block = (BLOCK / (places.len() * used.len()).max(1)).max(1);
-    let mut groups = Union::new(places.len());
+    let (mut groups, mut cut) = (Union::new(places.len()), 0);
     for start in (0..places.len()).step_by(block) {
         let chunk = &places[start..(start + block).min(places.len())];
         let images: Vec<Vec<u8>> = chunk
@@ -73,7 +80,8 @@ pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result
             .par_iter()
             .flat_map_iter(|image| used.iter().map(|v| thumbnail(stream.shape, |p| image[v[p]])))
             .collect();
-        let candidates = search.candidates(&shown, used.len(), start)?;
+        let (candidates, cut_here) = search.candidates(&shown, used.len(), start)?;
+        cut += cut_here;
         let verified: Vec<Vec<usize>> = candidates
             .into_par_iter()
             .enumerate()
@@ -92,7 +100,8 @@ pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result
             others.into_iter().for_each(|other| groups.join(start + i, other));
         }
     }
-    Ok(groups.groups().into_iter().map(|group| group.into_iter().map(|i| places[i]).collect()).collect())
+    let groups = groups.groups().into_iter().map(|group| group.into_iter().map(|i| places[i]).collect());
+    Ok(Near { groups: groups.collect(), cut })
 }
 
 /// Thumbnails of all images, to be searched.
@@ -119,8 +128,14 @@ impl Search {
         Self { cells, norms, reach: thumbnails.iter().map(reach).collect() }
     }
 
-    /// For each of the images from `start` on, of which `shown` has `versions` thumbnails each, the later ones within reach.
-    fn candidates(&self, shown: &[Thumbnail], versions: usize, start: usize) -> Result<Vec<Vec<usize>>> {
+    /// For each of the images from `start` on, of which `shown` has `versions` thumbnails each, the nearest of the later ones
+    /// within reach; and how many had more.
+    fn candidates(
+        &self,
+        shown: &[Thumbnail],
+        versions: usize,
+        start: usize,
+    ) -> Result<(Vec<Vec<usize>>, usize)> {
         let images = shown.len() / versions;
         let queries = rows(shown.iter());
         let later = self.cells.size()[0] - start as i64;
@@ -130,16 +145,27 @@ impl Search {
         let distances = norms.unsqueeze(0) - queries.matmul(&cells.tr()) * 2.0;
         let own = queries.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         let reach: Vec<f32> = (0..shown.len()).map(|row| self.reach[start + row / versions]).collect();
-        let within = distances.le_tensor(&(Tensor::from_slice(&reach) - own).unsqueeze(1)).nonzero();
-        let pairs = Vec::<i64>::try_from(within.flatten(0, -1))?;
-        let mut found: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); images];
-        for pair in pairs.chunks_exact(2) {
-            let (image, other) = (pair[0] as usize / versions, pair[1] as usize);
-            if other > image && found[image].len() < MOST {
-                found[image].insert(start + other);
+        let within = distances.le_tensor(&(Tensor::from_slice(&reach) - &own).unsqueeze(1));
+        // In the order of the pairs; of one image all have the same norm.
+        let squares = Vec::<f32>::try_from(distances.masked_select(&within))?;
+        let pairs = Vec::<i64>::try_from(within.nonzero().flatten(0, -1))?;
+        let mut found: Vec<HashMap<usize, f32>> = vec![HashMap::new(); images];
+        for (pair, square) in pairs.chunks_exact(2).zip(squares) {
+            let (row, other) = (pair[0] as usize, pair[1] as usize);
+            if other > row / versions {
+                let least = found[row / versions].entry(start + other).or_insert(f32::INFINITY);
+                *least = least.min(square);
             }
         }
-        Ok(found.into_iter().map(|others| others.into_iter().collect()).collect())
+        let cut = found.iter().filter(|others| others.len() > MOST).count();
+        let nearest = |others: HashMap<usize, f32>| {
+            let mut others: Vec<(f32, usize)> = others.into_iter().map(|(i, square)| (square, i)).collect();
+            others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let mut others: Vec<usize> = others.into_iter().take(MOST).map(|(_, i)| i).collect();
+            others.sort_unstable();
+            others
+        };
+        Ok((found.into_iter().map(nearest).collect(), cut))
     }
 }
 

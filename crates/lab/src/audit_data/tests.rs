@@ -45,12 +45,44 @@ fn the_quick_search_finds_what_the_complete_one_finds() {
     let mut stream = ImageStream::open(folder.path(), StreamOptions::default()).unwrap();
     let seen = look(&mut stream).unwrap();
     let names = |complete: usize| -> Vec<Vec<String>> {
-        let groups = near(&stream, &seen, complete).unwrap();
+        let groups = near(&stream, &seen, complete).unwrap().groups;
         groups.iter().map(|g| g.iter().map(|place| stream.label_of(seen.index[*place])).collect()).collect()
     };
     let found = names(usize::MAX);
     assert_eq!(found, [["a03.png", "flip.png"], ["a07.png", "shift.png"], ["a09.png", "both.png"]]);
     assert_eq!(names(0), found);
+}
+
+/// The nearest candidates are looked at, not the first, and that there were more is told.
+#[test]
+fn a_near_duplicate_is_found_behind_many_candidates() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = waves(1);
+    // The same to a thumbnail, nearly: cells of 4 x 4 pixels keep their means, and none is near to another.
+    for i in 0..70usize {
+        let signs = permutation(SIDE * SIDE / 2, i as u64);
+        let grain = |p: usize| {
+            let (pair, odd) = (p / 2, p % 2 == 1);
+            let up = (signs[pair] % 2 == 0) != odd;
+            if up { 40i32 } else { -40 }
+        };
+        let value = |(p, v): (usize, &u8)| {
+            let cell = if p / SIDE < 4 && p % SIDE < 4 { 1 + i as i32 % 7 } else { 0 };
+            (i32::from(*v) / 2 + 64 + grain(p) + cell) as u8
+        };
+        save(folder.path(), &format!("b{i:02}"), image.iter().enumerate().map(value).collect());
+    }
+    let contrast = |v: &u8| (i32::from(*v) / 2 + 64) as u8;
+    save(folder.path(), "a", image.iter().map(contrast).collect());
+    save(folder.path(), "z", image.iter().map(|v| contrast(v) + 1).collect());
+    let mut stream = ImageStream::open(folder.path(), StreamOptions::default()).unwrap();
+    let seen = look(&mut stream).unwrap();
+    let found = near(&stream, &seen, usize::MAX).unwrap();
+    assert!(found.cut > 0);
+    let names = |group: &Vec<usize>| -> Vec<String> {
+        group.iter().map(|place| stream.label_of(seen.index[*place])).collect()
+    };
+    assert_eq!(found.groups.iter().map(names).collect::<Vec<_>>(), [["a.png", "z.png"]]);
 }
 
 #[test]
