@@ -21,7 +21,7 @@ pub use dinov2::DinoV2;
 pub use efficientnet_lite0::EfficientNetLite0;
 pub use images::{ImageInput, Resize, in_batches, resize, rgb};
 pub use lpips::Lpips;
-pub use pixels::Pixels;
+pub use pixels::{PIXELS, Pixels};
 pub use torchscript::{INCEPTION, TorchScript, TorchScriptConfig};
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
 //! `heldout audit`: whether a set of generated images copies its training images, and how it stands beside real ones.
 
+mod measured;
 mod page;
+mod seen;
 mod sets;
 mod verdict;
 
 use crate::feature_metrics::MetricRow;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use heldout_core::{Error, Estimate, FeatureExtractor};
 use heldout_data::{ImageStream, PixelRange};
 use heldout_diagnosis::{Labels, ModeCoverage, mode_coverage};
-use heldout_metrics::{
-    Evaluation, FeatureMetric, InceptionScore, MEMORIZED_RATIO, Measured, NearestPairs, Options, Points,
-    Wanted, center, cross, subset, title,
-};
+use heldout_metrics::{MEMORIZED_RATIO, NearestPairs, Options, Points, Wanted, center, cross};
 use heldout_train::write_atomically;
-use ndarray::{Array2, Axis};
+use measured::{Tables, measured};
+use ndarray::Array2;
 use serde::Serialize;
-use sets::{Sets, Streams, see_all};
+use sets::{Leak, Sets, Streams, see_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -109,7 +109,7 @@ pub struct ClassShare {
 pub struct Audit {
     /// In a sentence or two.
     pub verdict: String,
-    /// The same for programs: `copies`, `few_copies`, `suspicious`, `no_copies`.
+    /// The same for programs: `copies`, `few_copies`, `suspicious`, `held_out_overlaps`, `no_copies`.
     pub copying: Finding,
     /// The feature network.
     pub network: String,
@@ -157,41 +157,8 @@ pub fn audit(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, out: &P
 fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets) -> Result<Audit> {
     let mut notes: Vec<String> = sets.readings();
     let options = request.options;
-    // Metrics move with the size of a set: all that is compared has one size.
-    let n = sets.generated.index.len().min(sets.floor.index.len()).min(sets.train.index.len());
-    let part = |rows: &Array2<f32>| match rows.nrows() == n {
-        true => rows.clone(),
-        false => rows.select(Axis(0), &subset(rows.nrows(), n, options.seed)),
-    };
-    let train = &sets.train.features;
-    let (generated, floor) = (part(&sets.generated.features), part(&sets.floor.features));
-    let copier = part(train);
-    let evaluation = Evaluation::new(train.view(), Some(floor.view().into()), options);
-    let evaluation = evaluation.map_err(Error::from).context("features of the images")?;
-    let mut measure = |rows: &Array2<f32>, what: &str| -> Result<BTreeMap<String, MetricRow>> {
-        let all = evaluation.measure(rows.view(), &FeatureMetric::USUAL);
-        let mut found = BTreeMap::new();
-        for (metric, measured) in all.map_err(Error::from).context("features of the images")? {
-            let name = title(metric, network.name());
-            match measured {
-                Ok(measured) => drop(found.insert(name, measured.into())),
-                Err(e) => notes.push(format!("{name} of {what} is left out: {e}")),
-            }
-        }
-        Ok(found)
-    };
-    let mut metrics = measure(&generated, "the samples")?;
-    let copier = measure(&copier, "the copier")?;
-    if let (Some(logits), Some(real)) = (&sets.generated.logits, &sets.floor.logits) {
-        let splits = (n / SPLIT_ROWS).clamp(2, SPLITS);
-        let score = |logits: &Array2<f32>| {
-            let score = InceptionScore::of_logits(part(logits).view(), splits, Some(options.seed));
-            Ok::<_, Error>(score.map_err(Error::from)?.interval())
-        };
-        let measured =
-            Measured { value: score(logits)?, against_held_out: None, real_vs_train: Some(score(real)?) };
-        metrics.insert(format!("inception score({})", network.name()), measured.into());
-    }
+    let Tables { samples: metrics, copier, n, notes: of_metrics } = measured(options, network.name(), sets)?;
+    notes.extend(of_metrics);
     let copied = |pairs: &NearestPairs| {
         let copies = pairs.memorized(MEMORIZED_RATIO);
         Share::new(copies.iter().filter(|copy| **copy).count(), copies.len())
@@ -199,7 +166,14 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
     let (copies, false_positives) = (copied(&sets.pairs), copied(&sets.floor_pairs));
     let (classes, modes) = classes(sets, options.seed)?.unzip();
     let classes = classes.unwrap_or_default();
+    notes.extend(unjudged(&classes, modes.as_ref()));
+    let floor = match sets.streams.held_out {
+        Some(_) => "held-out images",
+        None => "training images that were set aside",
+    };
     let found = verdict::Found {
+        floor,
+        leak: sets.leak,
         network: network.name(),
         copies,
         false_positives,
@@ -217,13 +191,10 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
         network: network.name().to_owned(),
         copies,
         false_positives,
-        floor: match sets.streams.held_out {
-            Some(_) => "held-out images".to_owned(),
-            None => "training images that were set aside".to_owned(),
-        },
+        floor: floor.to_owned(),
         images: match sets.streams.held_out {
-            Some(_) => counted(sets.train.index.len(), sets.floor.index.len()),
-            None => counted(sets.train.index.len() + sets.floor.index.len(), 0),
+            Some(_) => counted(sets.train.index.len(), sets.leak.of),
+            None => counted(sets.train.index.len() + sets.leak.of, 0),
         },
         compared_rows: n,
         compared_pixels: sets.compared,
@@ -253,6 +224,13 @@ impl Sets {
                 self.floor.index.len()
             ));
         }
+        if let Leak { count, of, left_out: true } = self.leak {
+            let set = if held_out.is_some() { "held-out images" } else { "images that were set aside" };
+            notes.push(format!(
+                "{count} of {of} {set} equal a training image, flips and shifts by a pixel included: they are no sign of what \
+                 is new, and are left out."
+            ));
+        }
         notes
     }
 
@@ -263,9 +241,9 @@ impl Sets {
             true => (self.floor_stream(), &self.floor.index),
         };
         let train = &self.streams.train;
-        let ratio = |i: usize| match pairs.second_distance[i] {
-            0.0 => 1.0,
-            second => pairs.nearest_distance[i] / second,
+        let ratio = |i: usize| match pairs.nearest_distance[i] {
+            0.0 => 0.0,
+            nearest => nearest / pairs.second_distance[i],
         };
         let mut order: Vec<usize> = (0..pairs.nearest.len()).collect();
         order.sort_by(|a, b| ratio(*a).total_cmp(&ratio(*b)).then(a.cmp(b)));
@@ -280,6 +258,16 @@ impl Sets {
         };
         order.into_iter().take(LISTED).map(suspect).collect()
     }
+}
+
+/// What cannot be said of classes that no real image has.
+fn unjudged(classes: &[ClassShare], modes: Option<&ModeCoverage>) -> Option<String> {
+    let modes = modes.filter(|modes| !modes.unjudged.is_empty())?;
+    let names: Vec<&str> = modes.unjudged.iter().map(|i| classes[*i].class.as_str()).collect();
+    Some(format!(
+        "No held-out image is of {}: whether samples should be cannot be told, and they are not counted as missing.",
+        names.join(", ")
+    ))
 }
 
 /// Classes of samples and of real images, both by the vote of their nearest training images.

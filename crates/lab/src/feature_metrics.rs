@@ -31,8 +31,8 @@ pub struct MetricsRequest<'a> {
 pub struct MetricRow {
     /// Generated against training.
     pub value: f64,
-    /// Its 95 % interval.
-    pub ci: [f64; 2],
+    /// Its 95 % interval; `null` where it is not known.
+    pub ci: Option<[f64; 2]>,
     /// Generated against held-out.
     pub against_held_out: Option<f64>,
     /// Its interval.
@@ -45,14 +45,14 @@ pub struct MetricRow {
 
 impl From<Measured> for MetricRow {
     fn from(m: Measured) -> Self {
-        let ci = |i: Interval| [i.lower, i.upper];
+        let ci = |i: &Interval| i.ends();
         Self {
             value: m.value.value,
-            ci: ci(m.value),
+            ci: ci(&m.value),
             against_held_out: m.against_held_out.map(|i| i.value),
-            against_held_out_ci: m.against_held_out.map(ci),
+            against_held_out_ci: m.against_held_out.as_ref().and_then(ci),
             real_vs_train: m.real_vs_train.map(|i| i.value),
-            real_vs_train_ci: m.real_vs_train.map(ci),
+            real_vs_train_ci: m.real_vs_train.as_ref().and_then(ci),
         }
     }
 }
@@ -129,7 +129,10 @@ fn measure<T: Real>(
     let mut rows = BTreeMap::new();
     for (metric, measured) in evaluation.measure(generated.view(), metrics).map_err(Error::from)? {
         match measured {
-            Ok(measured) => drop(rows.insert(metric.name(), measured.into())),
+            Ok(measured) => {
+                notes.extend(measured.notes.iter().map(|note| format!("{metric}: {note}")));
+                rows.insert(metric.name(), measured.into());
+            }
             Err(e) if usual => notes.push(format!("{metric} is left out: {e}")),
             Err(e) => return Err(Error::from(e)).context(format!("--metric {metric}")),
         }

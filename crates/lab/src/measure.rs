@@ -64,7 +64,7 @@ pub(crate) struct Metrics {
     /// Of subsets, resamples and cells
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// One JSON object from name to {value, ci, against_held_out, real_vs_train, ..}
+    /// One JSON object from name to {value, ci, against_held_out, real_vs_train, ..}; null is what is not known
     #[arg(long)]
     json: bool,
 }
@@ -159,10 +159,11 @@ fn table(found: &FeatureMetrics) -> Table {
     ]);
     let number = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{x:.4}"));
     for (name, row) in &found.rows {
-        let MetricRow { value, ci: [lower, upper], against_held_out, real_vs_train, .. } = row;
+        let MetricRow { value, ci, against_held_out, real_vs_train, .. } = row;
+        let interval = ci.map_or(String::new(), |[lower, upper]| format!(" [{lower:.4}, {upper:.4}]"));
         table.add_row([
             (*name).to_owned(),
-            format!("{value:.4} [{lower:.4}, {upper:.4}]"),
+            format!("{value:.4}{interval}"),
             number(*against_held_out),
             number(*real_vs_train),
         ]);

@@ -1,5 +1,6 @@
 //! How recipes are read and merged.
 
+mod audits;
 mod calibration;
 mod compositional;
 mod training_sets;

@@ -76,14 +76,15 @@ fn cells(row: &MetricRow, copier: Option<&MetricRow>) -> [String; 5] {
     };
     let with = |x: Option<f64>, ci: Option<[f64; 2]>| match (x, ci) {
         (Some(x), Some([low, high])) => format!("{} [{}, {}]", number(x), number(low), number(high)),
-        _ => "-".to_owned(),
+        (Some(x), None) => number(x),
+        (None, _) => "-".to_owned(),
     };
     [
-        with(Some(row.value), Some(row.ci)),
+        with(Some(row.value), row.ci),
         with(row.against_held_out, row.against_held_out_ci),
         with(copier.and_then(|c| c.against_held_out), copier.and_then(|c| c.against_held_out_ci)),
         with(row.real_vs_train, row.real_vs_train_ci),
-        with(copier.map(|c| c.value), copier.map(|c| c.ci)),
+        with(copier.map(|c| c.value), copier.and_then(|c| c.ci)),
     ]
 }
 

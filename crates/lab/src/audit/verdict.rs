@@ -1,5 +1,6 @@
 //! What the numbers come to.
 
+use super::sets::Leak;
 use super::{ClassShare, Share};
 use crate::feature_metrics::MetricRow;
 use heldout_metrics::{FeatureMetric, title};
@@ -16,13 +17,22 @@ pub enum Finding {
     FewCopies,
     /// No more near copies than in real data, but samples lie nearer to training images than real images do.
     Suspicious,
-    /// Neither.
+    /// It cannot be told: the images that should not have been trained on are training images or near copies of them, and the
+    /// rate of false alarms hides copies as many.
+    HeldOutOverlaps,
+    /// Nothing of all that.
     NoCopies,
 }
+
+/// From this rate of false alarms on they are none: a twentieth of real images being near copies means that the sets overlap.
+const OVERLAP: f64 = 0.05;
 
 /// What a verdict is made of.
 pub(super) struct Found<'a> {
     pub(super) network: &'a str,
+    /// What the false alarms were counted on.
+    pub(super) floor: &'a str,
+    pub(super) leak: Leak,
     pub(super) copies: Share,
     pub(super) false_positives: Share,
     pub(super) metrics: &'a BTreeMap<String, MetricRow>,
@@ -66,14 +76,16 @@ impl Found<'_> {
         if copies.ci[0] > floor.ci[1] {
             return (Finding::Copies, vec![format!("This set copies: {counted}")]);
         }
-        let nearer = [("C_T", -3.0), ("AuthPct", 0.0)].into_iter().filter_map(|(name, least)| {
-            let row = self.metric(name)?;
-            let real = row.real_vs_train_ci?;
-            let below = row.ci[1] < real[0] && row.ci[1] < if name == "C_T" { least } else { f64::INFINITY };
-            let value = row.real_vs_train?;
-            below.then(|| format!("{name} {:.1}, of real data {value:.1}", row.value))
-        });
-        let nearer: Vec<String> = nearer.collect();
+        let leaked = if self.leak.left_out { 0 } else { self.leak.count };
+        if leaked > 0 || floor.ci[0] > OVERLAP {
+            let text = format!(
+                "It cannot be told whether this set copies: {} of {} {} are near copies of training images themselves, {leaked} \
+                 of them equal, so that copies in the samples do not stand out. Name images that were not trained on. {counted}",
+                floor.count, floor.of, self.floor
+            );
+            return (Finding::HeldOutOverlaps, vec![text]);
+        }
+        let nearer: Vec<String> = [self.c_t(), self.auth_pct()].into_iter().flatten().collect();
         if nearer.len() == 2 {
             let text = format!(
                 "Suspicious: no more near copies than in real data, but in the features of {} samples lie nearer to training \
@@ -90,6 +102,23 @@ impl Found<'_> {
             return (Finding::FewCopies, vec![text]);
         }
         (Finding::NoCopies, vec![format!("No sign of copying: {counted}")])
+    }
+
+    /// C_T where it is far below 0, and below that of real data where there are enough of them for it.
+    fn c_t(&self) -> Option<String> {
+        let row = self.metric("C_T")?;
+        let upper = row.ci?[1];
+        let real = row.real_vs_train.zip(row.real_vs_train_ci);
+        let below = upper < -3.0 && real.is_none_or(|(_, ci)| upper < ci[0]);
+        let of_real = real.map_or(String::new(), |(value, _)| format!(", of real data {value:.1}"));
+        below.then(|| format!("C_T {:.1}{of_real}", row.value))
+    }
+
+    /// AuthPct where it is below that of real data.
+    fn auth_pct(&self) -> Option<String> {
+        let row = self.metric("AuthPct")?;
+        let (real, ci) = row.real_vs_train.zip(row.real_vs_train_ci)?;
+        (row.ci?[1] < ci[0]).then(|| format!("AuthPct {:.1}, of real data {real:.1}", row.value))
     }
 
     /// A metric against held-out images with its interval, and that of as many training images.

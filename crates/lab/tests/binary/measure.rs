@@ -66,6 +66,9 @@ fn metrics_of_matrices_stand_beside_real_data() {
 
     let all = measured(&place, "fresh.safetensors", &["--held-out", "held.safetensors", "--metric", "all"]);
     assert_eq!(all.as_object().unwrap().len(), 17);
+    assert!(all["mifid"]["ci"].is_null() && all["fd"]["ci"].is_array(), "an interval that nobody computed");
+    let fast = measured(&place, "fresh.safetensors", &["--metric", "fd", "--fast"]);
+    assert!(fast["fd"]["ci"].is_null() && fast["fd"]["value"].is_f64(), "{fast}");
     let closed = ["--metric", "precision", "--comparison", "less-or-equal", "--nearest-k", "3"];
     assert_eq!(measured(&place, "fresh.safetensors", &closed).as_object().unwrap().len(), 1);
     let out = place.run(&["metrics", "--generated", "fresh.safetensors", "--train", "train.safetensors"]);
@@ -88,6 +91,9 @@ fn matrices_that_do_not_go_together_are_errors() {
     metrics("fresh.safetensors", &["--metric", "c_t"], 2, &["held_out"]);
     metrics("fresh.safetensors", &["--metric", "fid"], 2, &["fid", "fd"]);
     metrics("fresh.safetensors", &["--kid-subset-size", "some"], 2, &["some"]);
+    metrics("fresh.safetensors", &["--nearest-k", "0"], 2, &["nearest_k", "0", "at least 1"]);
+    metrics("fresh.safetensors", &["--carlini-k", "1"], 2, &["carlini_k", "1", "at least 2"]);
+    metrics("fresh.safetensors", &["--memorized-ratio", "nan"], 2, &["memorized_ratio", "NaN", "1/3"]);
 }
 
 /// Copies that were flipped, shifted by a pixel, or made 2 % brighter, among fresh digits.
@@ -144,6 +150,39 @@ fn an_audit_finds_disguised_copies_and_no_others() {
     let wanted = (0..4).map(|i| (200 + i, i)).chain((0..4).map(|i| (204 + i, 10 + i)));
     let wanted: Vec<_> = wanted.chain((0..4).map(|i| (208 + i, 20 + i))).collect();
     assert_eq!(found, wanted);
+}
+
+/// The same in colour: three digits, one in each channel.
+#[test]
+fn an_audit_finds_disguised_copies_in_colour() {
+    let place = Place::new();
+    let all = digits();
+    let colour = |first: i64, n: i64| {
+        let channels: Vec<Tensor> = (0..3).map(|c| all.narrow(0, first + 400 * c, n)).collect();
+        Tensor::cat(&channels, 1)
+    };
+    let (train, held_out) = (colour(0, 250), colour(250, 100));
+    save_images(&place, "train.safetensors", &train);
+    save_images(&place, "held.safetensors", &held_out);
+    let float = train.to_kind(Kind::Float);
+    let shifted = float.narrow(0, 10, 4).replication_pad2d([0, 1, 1, 0]).narrow(2, 0, 8).narrow(3, 1, 8);
+    let brighter = (float.narrow(0, 20, 4) * 1.02 + 2.0).clamp(0, 255);
+    let [shifted, brighter] = [shifted, brighter].map(|images| images.to_kind(Kind::Uint8));
+    let generated = Tensor::cat(&[colour(350, 38), train.narrow(0, 0, 4).flip([3]), shifted, brighter], 0);
+    save_images(&place, "planted.safetensors", &generated);
+    let args = [
+        "audit",
+        "--generated",
+        "planted.safetensors",
+        "--train",
+        "train.safetensors",
+        "--features",
+        "pixels",
+    ];
+    place.succeed(&[&args[..], &["--held-out", "held.safetensors", "--out", "a"]].concat());
+    let found = json(&place.path("a/audit.json"));
+    assert_eq!(found["compared_pixels"], serde_json::json!([3, 8, 8]));
+    assert_eq!((&found["copies"]["count"], &found["false_positives"]["count"]), (&12.into(), &0.into()));
 }
 
 /// Without held-out images a part of the training images stands in, and that is said.
