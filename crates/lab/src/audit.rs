@@ -16,7 +16,7 @@ use heldout_train::write_atomically;
 use measured::{Tables, measured};
 use ndarray::Array2;
 use serde::Serialize;
-use sets::{Leak, Sets, Streams, see_all};
+use sets::{Leak, Sets, Streams, class_name, see_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -166,7 +166,7 @@ fn judge(request: &AuditRequest<'_>, network: &dyn FeatureExtractor, sets: &Sets
     let (copies, false_positives) = (copied(&sets.pairs), copied(&sets.floor_pairs));
     let (classes, modes) = classes(sets, options.seed)?.unzip();
     let classes = classes.unwrap_or_default();
-    notes.extend(unjudged(&classes, modes.as_ref()));
+    notes.extend(unjudged(sets, &classes, modes.as_ref()));
     let floor = match sets.streams.held_out {
         Some(_) => "held-out images",
         None => "training images that were set aside",
@@ -260,14 +260,19 @@ impl Sets {
     }
 }
 
-/// What cannot be said of classes that no real image has.
-fn unjudged(classes: &[ClassShare], modes: Option<&ModeCoverage>) -> Option<String> {
-    let modes = modes.filter(|modes| !modes.unjudged.is_empty())?;
-    let names: Vec<&str> = modes.unjudged.iter().map(|i| classes[*i].class.as_str()).collect();
-    Some(format!(
-        "No held-out image is of {}: whether samples should be cannot be told, and they are not counted as missing.",
-        names.join(", ")
-    ))
+/// What cannot be said of classes that no real image has: by its own labels, or else by the vote.
+fn unjudged(sets: &Sets, classes: &[ClassShare], modes: Option<&ModeCoverage>) -> Option<String> {
+    let own = sets.floor_classes();
+    let absent = |i: usize| match &own {
+        Some(own) => !own.contains(&classes[i].class),
+        None => modes.is_some_and(|modes| modes.unjudged.contains(&i)),
+    };
+    let names: Vec<&str> =
+        (0..classes.len()).filter(|i| absent(*i)).map(|i| classes[i].class.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("No held-out image is of {names}: whether samples should be cannot be told.")
+    })
 }
 
 /// Classes of samples and of real images, both by the vote of their nearest training images.
@@ -292,10 +297,7 @@ fn classes(sets: &Sets, seed: u64) -> Result<Option<(Vec<ClassShare>, ModeCovera
     let (generated, real) = (votes(&sets.generated.features)?, votes(&sets.floor.features)?);
     let of_sets = Labels { samples: &generated, held_out: &real, train: None };
     let coverage = mode_coverage(of_sets, known.len(), seed)?;
-    let name = |class: usize| {
-        let named = usize::try_from(known[class]).ok().and_then(|l| sets.streams.train.classes.get(l));
-        named.cloned().unwrap_or_else(|| known[class].to_string())
-    };
+    let name = |class: usize| class_name(&sets.streams.train, known[class]);
     let count = |labels: &[i64], class: usize| {
         Share::new(labels.iter().filter(|l| **l == class as i64).count(), labels.len())
     };

@@ -182,7 +182,7 @@ pub(crate) struct Audit {
     /// Real images of the same source that it was not trained on; a tenth of the training images stands in without them
     #[arg(long, value_name = "PATH")]
     held_out: Option<PathBuf>,
-    /// Feature network: efficientnet-lite0, pixels, classifier (trained on the labels of --train), dinov2:PATH, clip:PATH,
+    /// Feature network: efficientnet-lite0, pixels (as they are compared), classifier (trained on the labels of --train), dinov2:PATH, clip:PATH,
     /// inception:PATH or torchscript:PATH
     #[arg(long, value_name = "NAME", default_value = "efficientnet-lite0")]
     features: FeaturesConfig,

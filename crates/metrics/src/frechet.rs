@@ -184,7 +184,8 @@ impl FrechetReference {
 
     fn assemble(&self, mean: &[f64], trace: f64, root: f64, deficient: bool) -> FrechetDistance {
         FrechetDistance {
-            value: squared_distance(mean, &self.mean) + trace + self.trace - 2.0 * root,
+            // Of equal sets a rounding error is left, which may have either sign.
+            value: (squared_distance(mean, &self.mean) + trace + self.trace - 2.0 * root).max(0.0),
             rank_deficient: deficient || !self.factor.triangular,
         }
     }

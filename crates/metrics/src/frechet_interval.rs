@@ -67,7 +67,8 @@ impl FrechetReference {
                 linear + square(x) - square(moved) // the constant tr (I - A) S1 is no part of a variance
             }));
         }
-        let value = squared_distance(moments.mean(), &self.mean) + trace + self.trace - 2.0 * roots;
+        let value =
+            (squared_distance(moments.mean(), &self.mean) + trace + self.trace - 2.0 * roots).max(0.0);
         let rank_deficient = !(own.triangular && self.factor.triangular);
         Ok(with_interval(FrechetDistance { value, rank_deficient }, influence_error(&influence), NORMAL))
     }

@@ -1,10 +1,11 @@
 //! Rows prepared for distances: products in f32 propose pairs, differences in f64 decide them.
 
 use crate::{Error, Real};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Range;
 
 /// Half the distance from 1 to the next f32: the largest relative error of one rounding.
 const ROUNDING: f32 = f32::EPSILON / 2.0;
@@ -16,7 +17,9 @@ const ROWS: usize = 256;
 #[derive(Debug)]
 pub struct Points<'a, T> {
     rows: CowArray<'a, T, Ix2>,
-    /// Less the common centre, so that an offset costs no digits; `None` where that are the rows themselves.
+    /// What is taken off before products, so that an offset costs no digits; `None` where that is nothing.
+    center: Option<Array1<f64>>,
+    /// The rows less the centre where they are not f32: of f32 no copy is kept.
     centered: Option<Array2<f32>>,
     /// `(1 - slack) |x|^2` of the centred rows.
     low: Vec<f32>,
@@ -40,32 +43,27 @@ impl<'a, T: Real> Points<'a, T> {
     /// Of rows that were looked at before.
     pub(crate) fn prepare(rows: impl Into<CowArray<'a, T, Ix2>>, center: ArrayView1<'_, f64>) -> Self {
         let rows = rows.into();
-        let keep = 1.0 - slack(rows.ncols());
-        let as_they_are = rows.is_standard_layout() && center.iter().all(|c| *c == 0.0);
-        if as_they_are && T::as_f32(rows.view()).is_some() {
-            let norm = |row: ArrayView1<'_, T>| row.iter().map(|x| wide(x) * wide(x)).sum::<f64>();
-            let parts = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter();
-            let low = parts.flat_map_iter(|part| {
-                part.outer_iter().map(|row| keep * norm(row) as f32).collect::<Vec<_>>()
-            });
-            let low = low.collect();
-            return Self { rows, centered: None, low };
-        }
-        let mut centered = Array2::<f32>::zeros(rows.raw_dim());
-        let mut low = vec![0.0f32; rows.nrows()];
-        let parts =
-            centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter().zip(low.par_chunks_mut(ROWS));
-        parts.zip(rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter()).for_each(|((mut out, low), rows)| {
-            for ((mut out, low), row) in out.outer_iter_mut().zip(low).zip(rows.outer_iter()) {
-                let mut norm = 0.0f64;
-                for ((out, x), c) in out.iter_mut().zip(row).zip(center) {
-                    *out = (wide(x) - c) as f32;
-                    norm += f64::from(*out) * f64::from(*out);
+        let in_place = rows.is_standard_layout() && T::as_f32(rows.view()).is_some();
+        let centered = (!in_place).then(|| {
+            let mut centered = Array2::<f32>::zeros(rows.raw_dim());
+            let parts = centered.axis_chunks_iter_mut(Axis(0), ROWS).into_par_iter();
+            parts.zip(rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter()).for_each(|(mut out, rows)| {
+                for (mut out, row) in out.outer_iter_mut().zip(rows.outer_iter()) {
+                    out.iter_mut().zip(row).zip(center).for_each(|((out, x), c)| *out = less(x, c));
                 }
-                *low = keep * norm as f32;
-            }
+            });
+            centered
         });
-        Self { rows, centered: Some(centered), low }
+        let keep = 1.0 - slack(rows.ncols());
+        let norm = |row: ArrayView1<'_, T>| {
+            row.iter().zip(center).map(|(x, c)| f64::from(less(x, c)).powi(2)).sum::<f64>()
+        };
+        let parts = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter();
+        let lows = parts
+            .flat_map_iter(|part| part.outer_iter().map(|row| keep * norm(row) as f32).collect::<Vec<_>>());
+        let low = lows.collect();
+        let center = center.iter().any(|c| *c != 0.0).then(|| center.to_owned());
+        Self { rows, center, centered, low }
     }
 
     /// How many.
@@ -83,9 +81,18 @@ impl<'a, T: Real> Points<'a, T> {
         self.rows.view()
     }
 
-    pub(crate) fn centered(&self) -> ArrayView2<'_, f32> {
-        let own = self.centered.as_ref().map(|rows| rows.view());
-        own.or_else(|| T::as_f32(self.rows.view())).unwrap_or_else(|| unreachable!("only f32 has no copy"))
+    /// Some centred rows, one after the other; `buffer` is where they are made if they are nowhere.
+    pub(crate) fn block<'s>(&'s self, rows: Range<usize>, buffer: &'s mut Vec<f32>) -> &'s [f32] {
+        let made = self.centered.as_ref().map(|all| all.view());
+        let singles = made.or_else(|| T::as_f32(self.rows.view()));
+        let part = singles.and_then(|all| all.slice_move(s![rows, ..]).to_slice());
+        let part = part.unwrap_or_else(|| unreachable!("rows in one piece, in f32 or with a copy in it"));
+        let Some(center) = self.center.as_ref().filter(|_| self.centered.is_none()) else { return part };
+        buffer.clear();
+        for row in part.chunks_exact(center.len().max(1)) {
+            buffer.extend(row.iter().zip(center).map(|(x, c)| less(x, c)));
+        }
+        buffer
     }
 
     pub(crate) fn low(&self) -> &[f32] {
@@ -98,6 +105,11 @@ impl<'a, T: Real> Points<'a, T> {
     }
 }
 
+/// Rounded to f32.
+fn less<T: Real>(x: &T, center: &f64) -> f32 {
+    (wide(x) - center) as f32
+}
+
 /// In f64, exact.
 fn wide<T: Real>(x: &T) -> f64 {
     (*x).into()
@@ -106,8 +118,8 @@ fn wide<T: Real>(x: &T) -> f64 {
 /// An offset whose square is this many times the mean square around it, or less, costs hardly a digit.
 const SHORT: f64 = 4.0;
 
-/// What to take off the rows before products: their mean in f64; or zeros where that is short beside the spread of the rows, so
-/// that rows in f32 are searched as they are and no copy of them is made.
+/// What to take off the rows before products: their mean in f64; or zeros where that is short beside the spread of the rows,
+/// since rows in f32 are then multiplied as they are.
 pub fn center<T: Real>(rows: ArrayView2<'_, T>) -> Array1<f64> {
     let sums = rows.axis_chunks_iter(Axis(0), ROWS).into_par_iter().map(|rows| {
         let (mut sum, mut squares) = (Array1::<f64>::zeros(rows.ncols()), 0.0);

@@ -9,6 +9,7 @@ use heldout_data::{ImageBatch, ImageStream, StreamOptions};
 use heldout_features::{PIXELS, Resize, resize, rgb};
 use heldout_metrics::{Moments, NearestPairs, TransformedSearch, rows};
 use ndarray::{Array2, ArrayView2, Axis};
+use std::collections::BTreeSet;
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -54,11 +55,24 @@ impl Sets {
         self.streams.held_out.as_ref().unwrap_or(&self.streams.train)
     }
 
+    /// Classes of the images of the floor, where they have labels.
+    pub(super) fn floor_classes(&self) -> Option<BTreeSet<String>> {
+        let stream = self.floor_stream();
+        let all = stream.labels.as_ref()?;
+        Some(self.floor.index.iter().map(|i| class_name(stream, all[*i])).collect())
+    }
+
     /// Class of each training image of `train`.
     pub(super) fn labels(&self) -> Option<Vec<i64>> {
         let all = self.streams.train.labels.as_ref()?;
         Some(self.train.index.iter().map(|i| all[*i]).collect())
     }
+}
+
+/// The name of a class of a stream, or its number.
+pub(super) fn class_name(stream: &ImageStream, label: i64) -> String {
+    let named = usize::try_from(label).ok().and_then(|label| stream.classes.get(label));
+    named.cloned().unwrap_or_else(|| label.to_string())
 }
 
 /// Images that should not have been trained on, and equal a training image over flips and shifts.
@@ -191,8 +205,8 @@ fn see_train(
         let mut batch = eye.see(batch)?;
         let is_aside = |i: &usize| stand_ins.binary_search(&batch.index[*i]).is_ok();
         let (aside, rest): (Vec<usize>, Vec<usize>) = (0..batch.index.len()).partition(is_aside);
-        for i in 0..batch.index.len() {
-            searches.add(batch.index[i], &batch.pixels, i, aside.contains(&i))?;
+        for (i, index) in batch.index.iter().enumerate() {
+            searches.add(*index, &batch.pixels, i, aside.contains(&i))?;
         }
         aside.iter().for_each(|i| set_aside.add(&batch, *i));
         // Of these nobody asks for classes, and the covariance alone of what has its place.

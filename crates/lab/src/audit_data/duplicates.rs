@@ -5,7 +5,7 @@ use anyhow::Result;
 use heldout_data::ImageStream;
 use heldout_metrics::versions;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
 
 /// Two images are near duplicates if their pixels differ, after the means are taken off, by less than this share of the
@@ -72,36 +72,33 @@ pub(crate) fn near(stream: &ImageStream, seen: &Seen, complete: usize) -> Result
     let (mut groups, mut cut) = (Union::new(places.len()), 0);
     for start in (0..places.len()).step_by(block) {
         let chunk = &places[start..(start + block).min(places.len())];
-        let images: Vec<Vec<u8>> = chunk
-            .par_iter()
-            .map(|place| stream.image(seen.index[*place]))
-            .collect::<heldout_core::Result<_>>()?;
+        let images = read(stream, seen, chunk)?;
         let shown: Vec<Thumbnail> = images
             .par_iter()
             .flat_map_iter(|image| used.iter().map(|v| thumbnail(stream.shape, |p| image[v[p]])))
             .collect();
         let (candidates, cut_here) = search.candidates(&shown, used.len(), start)?;
         cut += cut_here;
-        let verified: Vec<Vec<usize>> = candidates
-            .into_par_iter()
-            .enumerate()
-            .map(|(i, others)| {
-                let mut same = Vec::new();
-                for other in others {
-                    let image = stream.image(seen.index[places[other]])?;
-                    if is_near(&images[i], &image, &versions) {
-                        same.push(other);
-                    }
-                }
-                Ok(same)
-            })
-            .collect::<heldout_core::Result<_>>()?;
+        // Each is read once a block, however many it is a candidate of.
+        let all = BTreeSet::from_iter(candidates.iter().flatten().copied());
+        let all: Vec<usize> = all.into_iter().collect();
+        let others = read(stream, seen, &all.iter().map(|i| places[*i]).collect::<Vec<_>>())?;
+        let image = |i: &usize| all.binary_search(i).map_or(&[][..], |found| others[found].as_slice());
+        let same = |(i, others): (usize, Vec<usize>)| -> Vec<usize> {
+            others.into_iter().filter(|other| is_near(&images[i], image(other), &versions)).collect()
+        };
+        let verified: Vec<Vec<usize>> = candidates.into_par_iter().enumerate().map(same).collect();
         for (i, others) in verified.into_iter().enumerate() {
             others.into_iter().for_each(|other| groups.join(start + i, other));
         }
     }
     let groups = groups.groups().into_iter().map(|group| group.into_iter().map(|i| places[i]).collect());
     Ok(Near { groups: groups.collect(), cut })
+}
+
+/// Images by their places in [`Seen`].
+fn read(stream: &ImageStream, seen: &Seen, places: &[usize]) -> heldout_core::Result<Vec<Vec<u8>>> {
+    places.par_iter().map(|place| stream.image(seen.index[*place])).collect()
 }
 
 /// Thumbnails of all images, to be searched.

@@ -50,8 +50,10 @@ fn measured(stories: &Stories) -> Table {
     let options = Options { kid: Subsets::All, frechet_intervals: false, ..Options::default() };
     let held_out = Some(stories.held_out.view().into());
     let evaluation = Evaluation::new(stories.train.view(), held_out, options).unwrap();
+    let mut metrics = FeatureMetric::ALL.to_vec();
+    metrics.retain(|metric| *metric != FeatureMetric::FdInfinity);
     let one = |rows: &Array2<f32>| {
-        let all = evaluation.measure(rows.view(), &FeatureMetric::ALL).unwrap().into_iter();
+        let all = evaluation.measure(rows.view(), &metrics).unwrap().into_iter();
         all.map(|(metric, found)| (metric, found.unwrap_or_else(|e| panic!("{metric}: {e}")))).collect()
     };
     stories.sets.iter().map(|(name, rows)| (*name, one(rows))).collect()
@@ -66,9 +68,11 @@ fn rising(values: &[f64]) {
 /// What each number sees, and where it is blind, on small real images in pixels.
 #[test]
 fn metrics_see_what_they_should() {
-    let table = measured(&stories());
+    let stories = stories();
+    let table = measured(&stories);
     usual(&table);
     others(&table);
+    at_infinity(&stories);
 }
 
 fn usual(table: &Table) {
@@ -106,20 +110,48 @@ fn usual(table: &Table) {
 
 /// Those that are not asked for by default.
 fn others(table: &Table) {
-    use FeatureMetric::{Carlini, Cmmd, Fd, FdInfinity, Fld, FldGap, Mifid, Realism};
     let value = |story: &str, metric: FeatureMetric| table[story][&metric].value.value;
     let held_out = |story: &str, metric: FeatureMetric| table[story][&metric].against_held_out.unwrap().value;
-    for metric in [Carlini, Cmmd, FdInfinity, Fld, FldGap, Mifid, Realism] {
-        for story in ["copier", "half-copier", "real", "no boots", "blurred", "noise"] {
-            let m = &table[story][&metric];
-            println!(
-                "{metric} {story}: {} {:?} {:?}",
-                m.value.value,
-                m.against_held_out.map(|x| x.value),
-                m.real_vs_train.map(|x| x.value)
-            );
-        }
-    }
-    let _ = (held_out("real", Fd), value("real", Fd));
-    panic!("look");
+    use FeatureMetric::{Carlini, Cmmd, Fld, FldGap, Mifid, Realism};
+
+    // CMMD sees all but copies, which are the best of all against the training set.
+    let all = ["copier", "half-copier", "real", "no boots", "blurred", "noise"];
+    rising(&all.map(|story| value(story, Cmmd)));
+    rising(&["real", "no boots", "blurred", "noise"].map(|story| held_out(story, Cmmd)));
+    assert!(held_out("copier", Cmmd) > held_out("real", Cmmd));
+
+    // Realism sees noise and blur; half a set of copies does not move its median.
+    rising(&["noise", "blurred", "real"].map(|story| value(story, Realism)));
+    assert!(value("copier", Realism).is_infinite());
+    assert!((value("half-copier", Realism) - value("no boots", Realism)).abs() < 0.05);
+
+    // Carlini's share rises with copies, from a floor that is not 0, since images of one class are near each other; and
+    // it sees nothing else.
+    rising(&["noise", "blurred", "real", "half-copier", "copier"].map(|story| value(story, Carlini)));
+    assert_eq!(value("copier", Carlini), 1.0);
+    assert!(table["real"][&Carlini].real_vs_train.unwrap().value > 0.1);
+    assert!((value("no boots", Carlini) - value("real", Carlini)).abs() < 0.05);
+
+    // FLD is worse for copies, a missing class, blur and noise, and of exact copies without bound; its gap sees copies
+    // alone, and likes noise.
+    rising(&["real", "no boots", "blurred", "noise", "copier"].map(|story| value(story, Fld)));
+    assert!(value("half-copier", Fld) > value("real", Fld) && value("copier", Fld) > 1e6);
+    rising(&["copier", "half-copier", "no boots", "real", "noise"].map(|story| value(story, FldGap)));
+    assert!(value("half-copier", FldGap) < -100.0 && value("no boots", FldGap) > -20.0);
+
+    // MiFID is worse where half are copies. It is blind to exact copies, whose distance of 0 it divides by almost 0, and
+    // has blur for worse than noise, which is near no training image.
+    rising(&["real", "half-copier", "no boots", "noise", "blurred"].map(|story| value(story, Mifid)));
+    assert!(value("copier", Mifid) < value("real", Mifid));
+}
+
+/// The extrapolation to many samples, of a few sets, since it takes long.
+fn at_infinity(stories: &Stories) {
+    let evaluation = Evaluation::new(stories.train.view(), None, Options::default()).unwrap();
+    let value = |story: &str| {
+        let found = evaluation.measure(stories.sets[story].view(), &[FeatureMetric::FdInfinity]);
+        found.unwrap().remove(0).1.unwrap().value.value
+    };
+    // As the Fréchet distance: against the training set a copier is best.
+    rising(&["copier", "real", "blurred", "noise"].map(value));
 }

@@ -3,7 +3,6 @@
 
 use crate::{Points, Real};
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
-use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -85,15 +84,12 @@ fn run<T: Real>(
 ) {
     let range = |block: usize, n: usize| block * TILE..((block + 1) * TILE).min(n);
     places.into_par_iter().for_each_init(
-        || (vec![0.0f32; TILE * TILE], Vec::new()),
-        |(buffer, found), (i, j)| {
+        || (vec![0.0f32; TILE * TILE], [Vec::new(), Vec::new()], Vec::new()),
+        |(buffer, [of_queries, of_references], found), (i, j)| {
             let (q, r) = (range(i, queries.len()), range(j, references.len()));
             let products = &mut buffer[..q.len() * r.len()];
-            multiply(
-                products,
-                queries.centered().slice(s![q.clone(), ..]),
-                references.centered().slice(s![r.clone(), ..]),
-            );
+            let blocks = (queries.block(q.clone(), of_queries), references.block(r.clone(), of_references));
+            multiply(products, blocks, (q.len(), r.len()));
             let tile = Tile {
                 products,
                 query_low: &queries.low()[q.clone()],
@@ -106,19 +102,15 @@ fn run<T: Real>(
     );
 }
 
-/// `queries references^T`, row-major.
-fn multiply(out: &mut [f32], queries: ArrayView2<'_, f32>, references: ArrayView2<'_, f32>) {
-    let (rows, columns) = (queries.nrows(), references.nrows());
-    let (Some(q), Some(r)) = (queries.as_slice(), references.as_slice()) else {
-        unreachable!("blocks of whole rows of an array that was made here")
-    };
-    let width = queries.ncols();
+/// `queries references^T`, row-major, of this many rows each.
+fn multiply(out: &mut [f32], (queries, references): (&[f32], &[f32]), (rows, columns): (usize, usize)) {
+    let width = queries.len() / rows;
     // Columns of `out`'s transpose are contiguous, which is how the product is made fastest.
     matmul(
         MatMut::from_column_major_slice_mut(out, columns, rows),
         Accum::Replace,
-        MatRef::from_row_major_slice(r, columns, width),
-        MatRef::from_row_major_slice(q, rows, width).transpose(),
+        MatRef::from_row_major_slice(references, columns, width),
+        MatRef::from_row_major_slice(queries, rows, width).transpose(),
         1.0,
         Par::Seq,
     );
