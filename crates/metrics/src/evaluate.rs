@@ -168,9 +168,7 @@ impl<'a, T: Real> Evaluation<'a, T> {
                     floors.insert(FeatureMetric::Fld, Ok(found.divergence.into()));
                     floors.insert(FeatureMetric::FldGap, Ok(found.gap.into()));
                 }
-                let half =
-                    |set: &'static str| if set == "generated" { "every second row of held_out" } else { set };
-                found.map(Noted::from).map_err(|e| e.renamed(half))
+                found.map(Noted::from).map_err(|e| of_halves(e, rows.nrows()))
             }
             FeatureMetric::Vendi => {
                 vendi_score(held_out.rows()).map(Noted::from).map_err(|e| e.renamed(|_| "held_out"))
@@ -283,6 +281,20 @@ impl<'a, T: Real> Evaluation<'a, T> {
             }
         };
         Ok(known.into())
+    }
+}
+
+/// Why the held-out rows, of which every second stood for a sample, have no number.
+fn of_halves(e: Error, rows: usize) -> Error {
+    let name = |set: &'static str| if set == "generated" { "every second row of held_out" } else { set };
+    match e {
+        Error::Setting { setting: setting @ "threshold of a cell", reason } => {
+            let why = format!(
+                "every second of {rows} held-out rows stood for a sample, and a cell needs more than 20"
+            );
+            Error::Setting { setting, reason: format!("{reason}: {why}") }
+        }
+        other => other.renamed(name),
     }
 }
 

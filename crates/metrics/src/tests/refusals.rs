@@ -213,6 +213,10 @@ fn a_missing_floor_is_no_missing_value() {
     let found = measured(&normal(2, 30, 4), FeatureMetric::CT).unwrap();
     assert!(found.value.value.is_finite() && found.real_vs_train.is_none());
     assert!(found.notes[0].starts_with("its value for real data is missing: threshold"), "{:?}", found.notes);
+    assert!(
+        found.notes[0]
+            .ends_with("every second of 30 held-out rows stood for a sample, and a cell needs more than 20")
+    );
     let found = measured(&Array2::ones((30, 4)), FeatureMetric::Fd).unwrap();
     assert!(
         found.value.value.is_finite() && found.real_vs_train.is_none() && found.against_held_out.is_none()
