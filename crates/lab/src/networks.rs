@@ -30,7 +30,8 @@ pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<
     let Some(labels) = stream.labels.clone() else { return Ok(build(config, None, device)?) };
     // Evenly over the set, which may be sorted by class; every fifth of those is tested on.
     let step = stream.len().div_ceil(TRAINED_ON);
-    let (mut parts, mut n): ([(Vec<Tensor>, Vec<i64>); 2], usize) = Default::default();
+    let mut parts = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
+    let mut n = 0usize;
     while let Some(batch) = stream.next().transpose()? {
         let mut rows: [Vec<i64>; 2] = Default::default();
         for i in (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0) {

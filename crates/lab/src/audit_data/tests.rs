@@ -63,7 +63,7 @@ fn a_near_duplicate_is_found_behind_many_candidates() {
         let signs = permutation(SIDE * SIDE / 2, i as u64);
         let grain = |p: usize| {
             let (pair, odd) = (p / 2, p % 2 == 1);
-            let up = (signs[pair] % 2 == 0) != odd;
+            let up = signs[pair].is_multiple_of(2) != odd;
             if up { 40i32 } else { -40 }
         };
         let value = |(p, v): (usize, &u8)| {
