@@ -71,8 +71,16 @@ impl<'a, T: Real> Evaluation<'a, T> {
         held_out: Option<CowArray<'a, T, Ix2>>,
         options: Options,
     ) -> Result<Self, Error> {
+        T::evaluation(train.into(), held_out, options)
+    }
+
+    pub(crate) fn of(
+        train: CowArray<'a, T, Ix2>,
+        held_out: Option<CowArray<'a, T, Ix2>>,
+        options: Options,
+    ) -> Result<Self, Error> {
         options.neighbors.check()?;
-        let (train, k) = (train.into(), options.neighbors.nearest_k);
+        let k = options.neighbors.nearest_k;
         let center = center(train.view());
         Ok(Self {
             held_out: held_out.map(|rows| Set::new("held_out", rows, center.view(), k)).transpose()?,
@@ -95,6 +103,14 @@ impl<'a, T: Real> Evaluation<'a, T> {
     ///
     /// Errors: as of [`Evaluation::new`].
     pub fn measure(
+        &self,
+        generated: ArrayView2<'_, T>,
+        metrics: &[FeatureMetric],
+    ) -> Result<Vec<Outcome>, Error> {
+        T::measure(self, generated, metrics)
+    }
+
+    pub(crate) fn measure_all(
         &self,
         generated: ArrayView2<'_, T>,
         metrics: &[FeatureMetric],

@@ -1,9 +1,9 @@
 //! Feature matrices in f32 or f64.
 
-use crate::Error;
+use crate::{Error, Evaluation, FeatureMetric, Options, Outcome, TransformedSearch};
 use faer::traits::RealField;
 use faer::{Mat, MatRef};
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, CowArray, Ix2};
 use std::borrow::Cow;
 
 mod sealed {
@@ -21,9 +21,64 @@ pub trait Real: sealed::Sealed + RealField + Copy + Into<f64> + Send + Sync + 's
     /// The rows themselves, where they are f32.
     #[doc(hidden)]
     fn as_f32(rows: ArrayView2<'_, Self>) -> Option<ArrayView2<'_, f32>>;
+
+    /// [`Evaluation::new`]. This and what follows is compiled with this crate, and not, as generic code is, with the settings of
+    /// whoever calls it.
+    #[doc(hidden)]
+    fn evaluation<'a>(
+        train: CowArray<'a, Self, Ix2>,
+        held_out: Option<CowArray<'a, Self, Ix2>>,
+        options: Options,
+    ) -> Result<Evaluation<'a, Self>, Error>;
+
+    /// [`Evaluation::measure`].
+    #[doc(hidden)]
+    fn measure(
+        evaluation: &Evaluation<'_, Self>,
+        generated: ArrayView2<'_, Self>,
+        metrics: &[FeatureMetric],
+    ) -> Result<Vec<Outcome>, Error>;
+
+    /// [`TransformedSearch::add`].
+    #[doc(hidden)]
+    fn search(
+        search: &mut TransformedSearch<'_, Self>,
+        index: &[usize],
+        references: ArrayView2<'_, Self>,
+    ) -> Result<(), Error>;
+}
+
+macro_rules! compiled_here {
+    () => {
+        fn evaluation<'a>(
+            train: CowArray<'a, Self, Ix2>,
+            held_out: Option<CowArray<'a, Self, Ix2>>,
+            options: Options,
+        ) -> Result<Evaluation<'a, Self>, Error> {
+            Evaluation::of(train, held_out, options)
+        }
+
+        fn measure(
+            evaluation: &Evaluation<'_, Self>,
+            generated: ArrayView2<'_, Self>,
+            metrics: &[FeatureMetric],
+        ) -> Result<Vec<Outcome>, Error> {
+            evaluation.measure_all(generated, metrics)
+        }
+
+        fn search(
+            search: &mut TransformedSearch<'_, Self>,
+            index: &[usize],
+            references: ArrayView2<'_, Self>,
+        ) -> Result<(), Error> {
+            search.search(index, references)
+        }
+    };
 }
 
 impl Real for f32 {
+    compiled_here!();
+
     fn from_f64(x: f64) -> Self {
         x as f32
     }
@@ -34,6 +89,8 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    compiled_here!();
+
     fn from_f64(x: f64) -> Self {
         x
     }

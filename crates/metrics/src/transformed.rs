@@ -86,6 +86,10 @@ impl<'q, T: Real> TransformedSearch<'q, T> {
 
     /// Compares with references, each known by its `index`. A few thousand at a time are searched fastest.
     pub fn add(&mut self, index: &[usize], references: ArrayView2<'_, T>) -> Result<(), Error> {
+        T::search(self, index, references)
+    }
+
+    pub(crate) fn search(&mut self, index: &[usize], references: ArrayView2<'_, T>) -> Result<(), Error> {
         check("references", references, self.center.len())?;
         if index.len() != references.nrows() {
             let reason = format!("{} for {} references", index.len(), references.nrows());
