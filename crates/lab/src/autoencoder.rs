@@ -22,7 +22,7 @@ use heldout_features::{FeaturesConfig, Lpips};
 use heldout_train::{Checkpoints, Ending, Run, TrainLogger, Training, train, write_atomically};
 use heldout_vae::{AutoencoderObjective, FrozenMaps, LatentStatistics, ObjectiveParts, Perceptual};
 use heldout_weights::AutoencoderModel;
-use quality::{Reconstructions, quality, reconstructions};
+use quality::{Judges, Reconstructions, quality, reconstructions};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -258,13 +258,17 @@ fn finish(
 ) -> Result<AutoencoderResult> {
     let AutoencoderRequest { recipe, folder, device, .. } = *request;
     let batch = recipe.validation.batch_size;
-    let network = match &recipe.validation.features {
-        None => None,
-        Some(config) => Some(build(config, None, device).map_err(|e| e.within("validation"))?),
+    let features = recipe.validation.features.as_ref();
+    let features =
+        features.map(|config| build(config, None, device).map_err(|e| e.within("validation"))).transpose()?;
+    let lpips = match &recipe.perceptual {
+        Some(PerceptualConfig::Lpips { trunk, heads }) => Some(Lpips::open(trunk, heads, device)?),
+        _ => None,
     };
+    let judges = Judges { features, lpips };
     let of = |images: &Tensor| -> Result<(Tensor, ReconstructionQuality)> {
         let seen = reconstructions(model.network.as_ref(), images, batch as i64);
-        let found = quality(&seen, images, network.as_deref(), batch as i64)?;
+        let found = quality(&seen, images, &judges, batch as i64)?;
         Ok((seen, found))
     };
     let ((_, on_train), (seen, on_held_out)) = (of(&data.train)?, of(&data.held_out)?);

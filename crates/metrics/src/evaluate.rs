@@ -289,8 +289,8 @@ impl<'a, T: Real> Evaluation<'a, T> {
                 let width = reference_rows.ncols();
                 let (x, y) =
                     (Rows::new("generated", rows, width, 2)?, Rows::new("train", reference_rows, width, 2)?);
-                let found = mifid_of_rows(&x, &y, references.frechet()?, self.options.mifid)?;
-                Interval::unknown(found.value)
+                let how = (self.options.mifid, self.options.frechet_intervals);
+                mifid_of_rows(&x, &y, references.frechet()?, how)?.interval
             }
             FeatureMetric::CT | FeatureMetric::Fld | FeatureMetric::FldGap | FeatureMetric::Vendi => {
                 unreachable!("{metric} is of one set or of three")

@@ -40,15 +40,20 @@ impl FrechetReference {
     /// freedom.
     pub fn interval_of<T: Real>(&self, generated: ArrayView2<'_, T>) -> Result<FrechetInterval, Error> {
         let rows = Rows::new("generated", generated, self.width(), 3)?;
-        if rows.len() > self.width() {
-            return self.by_delta_method(&rows);
-        }
-        let distance = self.distance_of_rows(&rows)?;
-        let (error, quantile) = (self.by_jackknife(&rows)?, T_19);
-        Ok(with_interval(distance, error, quantile))
+        let (distance, parts) = self.parts_of(&rows)?;
+        let interval = parts.interval(distance.value).at_least(0.0);
+        Ok(FrechetInterval { interval, rank_deficient: distance.rank_deficient })
     }
 
-    fn by_delta_method<T: Real>(&self, rows: &Rows<'_, T>) -> Result<FrechetInterval, Error> {
+    /// The distance, and what its rows, or groups of them, have to do with it.
+    pub(crate) fn parts_of<T: Real>(&self, rows: &Rows<'_, T>) -> Result<(FrechetDistance, Parts), Error> {
+        if rows.len() > self.width() {
+            return self.by_delta_method(rows);
+        }
+        Ok((self.distance_of_rows(rows)?, self.by_jackknife(rows)?))
+    }
+
+    fn by_delta_method<T: Real>(&self, rows: &Rows<'_, T>) -> Result<(FrechetDistance, Parts), Error> {
         let mut moments = Moments::new(self.width());
         moments.add_rows(rows);
         let covariance = moments.covariance_matrix();
@@ -70,7 +75,7 @@ impl FrechetReference {
         let value =
             (squared_distance(moments.mean(), &self.mean) + trace + self.trace - 2.0 * roots).max(0.0);
         let rank_deficient = !(own.triangular && self.factor.triangular);
-        Ok(with_interval(FrechetDistance { value, rank_deficient }, influence_error(&influence), NORMAL))
+        Ok((FrechetDistance { value, rank_deficient }, Parts::Influences(influence)))
     }
 
     /// `tr (S1 S2)^{1/2}`, and `Q` of the optimal transport map `A = Q Q'` with `A S1 A = S2`.
@@ -95,15 +100,10 @@ impl FrechetReference {
         Ok((sum_of_roots(&values, own.rank.min(self.factor.rank)), map))
     }
 
-    /// Standard error from leaving out a group at a time: row `i` is in group `i mod 20`. All groups have one size, since the
-    /// distance of fewer rows is larger; what is left over is in none.
-    fn by_jackknife<T: Real>(&self, rows: &Rows<'_, T>) -> Result<f64, Error> {
-        let groups = GROUPS.min(rows.len());
-        let size = rows.len() / groups;
-        let without = |g: usize| {
-            let kept: Vec<usize> =
-                (0..rows.len()).filter(|i| i % groups != g || *i >= size * groups).collect();
-            let kept = rows.select(&kept);
+    /// The distance without a group at a time.
+    fn by_jackknife<T: Real>(&self, rows: &Rows<'_, T>) -> Result<Parts, Error> {
+        let without = |group: usize| {
+            let kept = rows.select(&without_group(rows.len(), group));
             let mut mean = vec![0.0; kept.width];
             kept.iter().for_each(|row| mean.iter_mut().zip(row).for_each(|(m, x)| *m += (*x).into()));
             mean.iter_mut().for_each(|m| *m /= kept.len() as f64);
@@ -115,8 +115,8 @@ impl FrechetReference {
             let root = sum_of_roots(&eigenvalues(&product)?, kept.len() - 1) / n.sqrt();
             Ok(squared_distance(&mean, &self.mean) + trace + self.trace - 2.0 * root)
         };
-        let values: Vec<f64> = (0..groups).map(without).collect::<Result<_, Error>>()?;
-        Ok((variance(&values, 0) * (rows.len() - size) as f64 / size as f64).sqrt())
+        let values = (0..GROUPS.min(rows.len())).map(without).collect::<Result<_, Error>>()?;
+        Ok(Parts::WithoutGroup { rows: rows.len(), values })
     }
 
     /// The distance as the number of generated samples goes to infinity: the intercept of a line through the distances of
@@ -147,11 +147,35 @@ impl FrechetReference {
     }
 }
 
-fn with_interval(distance: FrechetDistance, error: f64, quantile: f64) -> FrechetInterval {
-    FrechetInterval {
-        interval: Interval::around(distance.value, error, quantile).at_least(0.0),
-        rank_deficient: distance.rank_deficient,
+/// What single rows have to do with a statistic, from which its standard error follows.
+#[derive(Debug)]
+pub(crate) enum Parts {
+    /// Of each row its influence, up to a constant.
+    Influences(Vec<f64>),
+    /// The statistic of `rows` rows without each group of them in turn.
+    WithoutGroup { rows: usize, values: Vec<f64> },
+}
+
+impl Parts {
+    /// Around the statistic of all rows.
+    pub(crate) fn interval(&self, value: f64) -> Interval {
+        match self {
+            Self::Influences(influence) => Interval::around(value, influence_error(influence), NORMAL),
+            Self::WithoutGroup { rows, values } => {
+                let size = rows / values.len();
+                let error = (variance(values, 0) * (rows - size) as f64 / size as f64).sqrt();
+                Interval::around(value, error, T_19)
+            }
+        }
     }
+}
+
+/// All of `n` rows but those of a group: row `i` is in group `i mod 20`. All groups have one size, since the distance of fewer
+/// rows is larger; what is left over is in none.
+pub(crate) fn without_group(n: usize, group: usize) -> Vec<usize> {
+    let groups = GROUPS.min(n);
+    let size = n / groups;
+    (0..n).filter(|i| i % groups != group || *i >= size * groups).collect()
 }
 
 /// The intercept of the least squares line through `SIZES` points, and its interval.

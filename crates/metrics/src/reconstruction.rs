@@ -1,6 +1,6 @@
 //! How well an autoencoder gives images back: PSNR and SSIM.
 
-use crate::Error;
+use crate::{Error, Interval, bootstrap_mean};
 use ndarray::{Array2, ArrayView2, ArrayView4, Axis, Zip};
 
 /// Peak signal-to-noise ratios in decibels; infinite where nothing differs.
@@ -10,6 +10,17 @@ pub struct Psnr {
     pub pooled: f64,
     /// Of each image.
     pub images: Vec<f64>,
+}
+
+impl Psnr {
+    /// The pooled ratio with the percentile bootstrap of images: 1000 resamples of their squared errors; Efron 1979.
+    pub fn interval(&self, seed: u64) -> Interval {
+        // Of a range of 1; a ratio says how many times the range is larger than the error, whatever the range is.
+        let errors: Vec<f64> = self.images.iter().map(|decibels| 10f64.powf(-decibels / 10.0)).collect();
+        let Interval { lower, upper, .. } = bootstrap_mean(&errors, seed);
+        let decibels = |error: f64| -10.0 * error.log10();
+        Interval { value: self.pooled, lower: decibels(upper), upper: decibels(lower) }
+    }
 }
 
 /// `10 log10(range^2 / MSE)` of images `[N, C, H, W]` whose values span `range` (1 or 2 or 255).
@@ -35,7 +46,8 @@ const RADIUS: usize = 5;
 /// Structural similarity of each image and its original, `[N, C, H, W]` whose values span `range`; Wang et al. 2004, Eq. 13.
 ///
 /// Gaussian window of 11 x 11 and sigma 1.5, constants 0.01 and 0.03, variances divided by the number of pixels, each channel
-/// for itself, the mean over channels and all places whose window is inside the image.
+/// for itself, the mean over channels and all places whose window is inside the image. [`bootstrap_mean`] gives their mean with
+/// its interval.
 ///
 /// Errors: as [`psnr`], and images of fewer than 11 pixels a side.
 pub fn ssim(

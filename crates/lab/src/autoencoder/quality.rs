@@ -5,8 +5,8 @@ use heldout_core::{
     Autoencoder, Clock, Error, EvalWeights, Evaluation, FeatureExtractor, Flow, Observer, Persist, State,
     Update,
 };
-use heldout_features::in_batches;
-use heldout_metrics::{frechet_distance, psnr, rows, ssim};
+use heldout_features::{Lpips, in_batches, rgb};
+use heldout_metrics::{Interval, bootstrap_mean, frechet_distance, psnr, rows, ssim};
 use heldout_train::{Event, Sink};
 use heldout_vae::LatentModel;
 use ndarray::{Array4, ArrayView4};
@@ -23,9 +23,21 @@ const RANGE: f64 = 2.0;
 pub struct ReconstructionQuality {
     /// Peak signal-to-noise ratio of all images together, in dB.
     pub psnr: f64,
+    /// Its bootstrap 95 % interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psnr_ci: Option<[f64; 2]>,
     /// Mean structural similarity; absent for images of fewer than 11 pixels a side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssim: Option<f64>,
+    /// Its bootstrap 95 % interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssim_ci: Option<[f64; 2]>,
+    /// Mean LPIPS (Zhang et al. 2018), where the recipe names its weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<f64>,
+    /// Its bootstrap 95 % interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips_ci: Option<[f64; 2]>,
     /// Mean absolute difference, of a span of 2.
     pub l1: f64,
     /// Fréchet distance to the originals, under its name, where a feature network is named.
@@ -38,6 +50,7 @@ impl ReconstructionQuality {
     pub fn named(&self) -> Vec<(String, f64)> {
         let mut all = vec![("PSNR".to_owned(), self.psnr), ("L1".to_owned(), self.l1)];
         all.extend(self.ssim.map(|ssim| ("SSIM".to_owned(), ssim)));
+        all.extend(self.lpips.map(|lpips| ("LPIPS".to_owned(), lpips)));
         all.extend(self.frechet.clone());
         all
     }
@@ -51,23 +64,31 @@ pub(crate) fn reconstructions(model: &dyn Autoencoder, images: &Tensor, batch: i
     Tensor::cat(&all, 0).clamp(-1.0, 1.0)
 }
 
+/// Networks that look at reconstructions.
+#[derive(Debug, Default)]
+pub(crate) struct Judges {
+    /// Of the Fréchet distance.
+    pub(crate) features: Option<Box<dyn FeatureExtractor>>,
+    pub(crate) lpips: Option<Lpips>,
+}
+
 /// Of reconstructions beside their images, both `[N, C, H, W]` in `[-1, 1]`.
 pub(crate) fn quality(
     seen: &Tensor,
     images: &Tensor,
-    network: Option<&dyn FeatureExtractor>,
+    judges: &Judges,
     batch: i64,
 ) -> Result<ReconstructionQuality> {
     let (a, b) = (array(seen)?, array(images)?);
+    let mean = |each: Vec<f64>| bootstrap_mean(&each, 0);
     let similarity = match images.size()[2..].iter().all(|side| *side >= 11) {
-        true => {
-            let each = ssim(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?;
-            Some(each.iter().sum::<f64>() / each.len() as f64)
-        }
+        true => Some(mean(ssim(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?)),
         false => None,
     };
+    let lpips =
+        judges.lpips.as_ref().map(|lpips| distances(lpips, seen, images, batch).map(mean)).transpose()?;
     let mut frechet = BTreeMap::new();
-    if let Some(network) = network {
+    if let Some(network) = judges.features.as_deref() {
         let features = |x: &Tensor| -> heldout_core::Result<Tensor> {
             let n = x.size()[0];
             let part = |first: i64| Ok((x.narrow(0, first, batch.min(n - first)) + 1.0) / 2.0);
@@ -80,12 +101,29 @@ pub(crate) fn quality(
         frechet
             .insert(heldout_metrics::title(heldout_metrics::FeatureMetric::Fd, network.name()), found.value);
     }
+    let psnr = psnr(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?.interval(0);
+    let ci = |i: Interval| i.ends().filter(|ends| ends.iter().all(|x| x.is_finite()));
     Ok(ReconstructionQuality {
-        psnr: psnr(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?.pooled,
-        ssim: similarity,
+        psnr: psnr.value,
+        psnr_ci: ci(psnr),
+        ssim: similarity.map(|i| i.value),
+        ssim_ci: similarity.and_then(ci),
+        lpips: lpips.map(|i| i.value),
+        lpips_ci: lpips.and_then(ci),
         l1: (seen - images).abs().mean(Kind::Double).double_value(&[]),
         frechet,
     })
+}
+
+/// LPIPS of every image and what became of it.
+fn distances(lpips: &Lpips, seen: &Tensor, images: &Tensor, batch: i64) -> Result<Vec<f64>> {
+    let n = images.size()[0];
+    let part = |first: i64| -> Result<Vec<f64>> {
+        let unit = |x: &Tensor| rgb(&((x.narrow(0, first, batch.min(n - first)) + 1.0) / 2.0));
+        let found = tch::no_grad(|| lpips.distance(&unit(seen)?, &unit(images)?))?;
+        Ok(Vec::try_from(found.to_device(Device::Cpu).to_kind(Kind::Double).flatten(0, -1))?)
+    };
+    Ok((0..n).step_by(batch as usize).map(part).collect::<Result<Vec<_>>>()?.concat())
 }
 
 fn array(x: &Tensor) -> Result<Array4<f32>> {
@@ -144,7 +182,7 @@ impl Observer for Reconstructions {
         let _guard: Option<EvalWeights<'_>> = update.eval_weights();
         let of = |images: &Tensor| {
             let seen = reconstructions(self.model.as_ref(), images, self.batch);
-            quality(&seen, images, None, self.batch).map_err(|e| {
+            quality(&seen, images, &Judges::default(), self.batch).map_err(|e| {
                 e.downcast().unwrap_or_else(|e| Error::config("reconstructions", format!("{e:#}")))
             })
         };

@@ -2,10 +2,10 @@
 
 use super::definitions::normal;
 use crate::{
-    FrechetReference, Interval, Moments, Subsets, ThreeSets, cmmd, data_copying_in, kernel_distance,
-    vendi_score,
+    FrechetReference, Interval, MifidOrder, Moments, Subsets, ThreeSets, cmmd, data_copying_in,
+    kernel_distance, mifid, vendi_score,
 };
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 
 /// Of `runs` intervals, the share that holds the mean of their values: what they are about is the expected value at this
 /// number of samples.
@@ -44,6 +44,32 @@ fn intervals_of_the_frechet_distance_cover() {
         let x = normal(1000 + seed, 25, 30) * 1.2 + 0.3;
         reference.interval_of(x.view()).unwrap().interval
     });
+}
+
+/// Samples that are near training rows, so that the cosine distance counts: by influences; of few rows the interval is that of
+/// the whole metric without each group of them.
+#[test]
+fn intervals_of_the_memorization_informed_distance_cover() {
+    let train = normal(9, 300, 4);
+    let scale = ndarray::array![[0.5, 1.0, 1.5, 0.9]];
+    let of = |x: ndarray::Array2<f64>, train: &ndarray::Array2<f64>| {
+        let found = mifid(x.view(), train.view(), MifidOrder::Generated).unwrap();
+        assert!(found.cosine_distance < 0.1, "{found:?}");
+        found.interval
+    };
+    check("mifid", 200, 0.92, |seed| of(normal(seed, 400, 4) * &scale + 0.3, &train));
+    let (wide, n) = (normal(10, 60, 30), 25);
+    let few = &wide.slice(ndarray::s![..n, ..]) + &(normal(11, n, 30) * 0.3);
+    let found = of(few.clone(), &wide);
+    let without = |i: usize| {
+        let kept: Vec<usize> = (0..n).filter(|j| j % 20 != i || *j >= 20).collect();
+        mifid(few.select(Axis(0), &kept).view(), wide.view(), MifidOrder::Generated).unwrap().value
+    };
+    let values: Vec<f64> = (0..20).map(without).collect();
+    let mean = values.iter().sum::<f64>() / 20.0;
+    let error = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 20.0 * (n - 1) as f64).sqrt();
+    let half = 2.093_024_054 * error;
+    assert!((found.upper - found.value - half).abs() < 1e-6 * found.value, "{found:?}, {half}");
 }
 
 #[test]

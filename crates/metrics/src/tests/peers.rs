@@ -179,6 +179,11 @@ fn reconstructions_are_those_of_scikit_image() {
     near(found.pooled, number(&g, "psnr.pooled"), 1e-6);
     let images = numbers(&g.get("psnr"));
     found.images.iter().zip(images).for_each(|(found, wanted)| near(*found, wanted, 1e-6));
+    let interval = found.interval(0);
+    let (least, most) =
+        found.images.iter().fold((f64::MAX, f64::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
+    assert!(least <= interval.lower && interval.lower <= found.pooled && interval.value == found.pooled);
+    assert!(found.pooled <= interval.upper && interval.upper <= most, "{interval:?}");
     let found = ssim(x.view(), y.view(), 1.0).unwrap();
     found.iter().zip(numbers(&g.get("ssim"))).for_each(|(found, wanted)| near(*found, wanted, 1e-6));
     let same = ssim(x.view(), x.view(), 1.0).unwrap();

@@ -241,7 +241,8 @@ fn what_a_number_lacks_is_said() {
     let fast = found(&x, FeatureMetric::Fd, false);
     assert!(fast.value.ends().is_none() && found(&x, FeatureMetric::Fd, true).value.ends().is_some());
     assert!(fast.notes[0].contains("full rank (40 and 50 rows of 60 features)"), "{:?}", fast.notes);
-    assert!(found(&x, FeatureMetric::Mifid, true).value.ends().is_none());
+    assert!(found(&x, FeatureMetric::Mifid, true).value.ends().is_some());
+    assert!(found(&x, FeatureMetric::Mifid, false).value.ends().is_none());
     assert!(found(&x, FeatureMetric::Kid, true).notes.is_empty());
     let copies = found(&train.slice(s![..40, ..]).to_owned(), FeatureMetric::Realism, true);
     assert!(copies.value.value.is_infinite() && copies.notes[0].contains("null"), "{:?}", copies.notes);
