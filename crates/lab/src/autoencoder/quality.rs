@@ -32,12 +32,12 @@ pub struct ReconstructionQuality {
     /// Its bootstrap 95 % interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssim_ci: Option<[f64; 2]>,
-    /// Mean LPIPS (Zhang et al. 2018), where the recipe names its weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lpips: Option<f64>,
+    /// Mean LPIPS (Zhang et al. 2018) under its name, where the recipe names its weights.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lpips: BTreeMap<String, f64>,
     /// Its bootstrap 95 % interval.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lpips_ci: Option<[f64; 2]>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lpips_ci: BTreeMap<String, [f64; 2]>,
     /// Mean absolute difference, of a span of 2.
     pub l1: f64,
     /// Fréchet distance to the originals, under its name, where a feature network is named.
@@ -50,7 +50,7 @@ impl ReconstructionQuality {
     pub fn named(&self) -> Vec<(String, f64)> {
         let mut all = vec![("PSNR".to_owned(), self.psnr), ("L1".to_owned(), self.l1)];
         all.extend(self.ssim.map(|ssim| ("SSIM".to_owned(), ssim)));
-        all.extend(self.lpips.map(|lpips| ("LPIPS".to_owned(), lpips)));
+        all.extend(self.lpips.clone());
         all.extend(self.frechet.clone());
         all
     }
@@ -85,8 +85,12 @@ pub(crate) fn quality(
         true => Some(mean(ssim(a.view(), b.view(), RANGE).map_err(|e| anyhow!(Error::from(e)))?)),
         false => None,
     };
-    let lpips =
-        judges.lpips.as_ref().map(|lpips| distances(lpips, seen, images, batch).map(mean)).transpose()?;
+    let lpips = match &judges.lpips {
+        None => BTreeMap::new(),
+        Some(lpips) => {
+            BTreeMap::from([(lpips.name().to_owned(), mean(distances(lpips, seen, images, batch)?))])
+        }
+    };
     let mut frechet = BTreeMap::new();
     if let Some(network) = judges.features.as_deref() {
         let features = |x: &Tensor| -> heldout_core::Result<Tensor> {
@@ -108,8 +112,8 @@ pub(crate) fn quality(
         psnr_ci: ci(psnr),
         ssim: similarity.map(|i| i.value),
         ssim_ci: similarity.and_then(ci),
-        lpips: lpips.map(|i| i.value),
-        lpips_ci: lpips.and_then(ci),
+        lpips: lpips.iter().map(|(name, i)| (name.clone(), i.value)).collect(),
+        lpips_ci: lpips.iter().filter_map(|(name, i)| Some((name.clone(), ci(*i)?))).collect(),
         l1: (seen - images).abs().mean(Kind::Double).double_value(&[]),
         frechet,
     })
@@ -192,5 +196,34 @@ impl Observer for Reconstructions {
             self.sink.write(done, Event::Reconstruction { metric, train, held_out })?;
         }
         Ok(Flow::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// LPIPS is the mean over images of what the network says, however they are batched, within its interval and under its name.
+    #[test]
+    fn lpips_is_measured_where_its_weights_are() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../features/tests/golden");
+        let file = |part: &str| golden.join(format!("lpips_alex_{part}.safetensors"));
+        let lpips = Lpips::open(&file("trunk"), &file("heads"), Device::Cpu).unwrap();
+        tch::manual_seed(0);
+        let images = Tensor::rand([5, 3, 48, 48], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
+        let seen = (&images + images.randn_like() * 0.2).clamp(-1.0, 1.0);
+        let unit = |x: &Tensor| (x + 1.0) / 2.0;
+        let wanted =
+            lpips.distance(&unit(&seen), &unit(&images)).unwrap().mean(Kind::Double).double_value(&[]);
+        let judges = Judges { features: None, lpips: Some(lpips) };
+        let found = quality(&seen, &images, &judges, 2).unwrap();
+        let (value, ci) = (found.lpips["LPIPS(AlexNet)"], found.lpips_ci["LPIPS(AlexNet)"]);
+        assert!(wanted > 0.0 && (value / wanted - 1.0).abs() < 1e-5, "{value}, {wanted}");
+        assert!(ci[0] <= value && value <= ci[1] && found.psnr_ci.is_some() && found.ssim_ci.is_some());
+        // What nothing was done to differs in nothing, and has no interval in decibels.
+        let same = quality(&images, &images, &judges, 2).unwrap();
+        assert!(same.lpips["LPIPS(AlexNet)"] == 0.0 && same.psnr_ci.is_none(), "{same:?}");
+        assert!(quality(&images, &images, &Judges::default(), 2).unwrap().lpips.is_empty());
     }
 }
