@@ -35,7 +35,7 @@ pub fn network(config: &FeaturesConfig, train: &Path, device: Device) -> Result<
     while let Some(batch) = stream.next().transpose()? {
         let mut rows: [Vec<i64>; 2] = Default::default();
         for i in (0..batch.index.len()).filter(|i| batch.index[*i] % step == 0) {
-            let tested = usize::from(n % TESTED_SHARE == 0);
+            let tested = usize::from(n.is_multiple_of(TESTED_SHARE));
             rows[tested].push(i as i64);
             parts[tested].1.push(labels[batch.index[i]]);
             n += 1;
