@@ -20,7 +20,7 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("heldout-unetpp", &["heldout-nn", "heldout-unet"]),
     ("heldout-dit", &["heldout-nn"]),
     ("heldout-regularization", &["heldout-nn", "heldout-torch-ext"]),
-    ("heldout-metrics", &[]),
+    ("heldout-metrics", &["heldout-statistics"]),
     ("heldout-data", &[]),
     ("heldout-features", &["heldout-nn", "heldout-weights"]),
     ("heldout-diagnosis", &[]),

@@ -67,7 +67,6 @@ pub struct Classifier {
     name: String,
     network: Small,
     accuracy: f64,
-    untested: Vec<i64>,
 }
 
 impl Classifier {
@@ -92,14 +91,7 @@ impl Classifier {
         let found = network.logits_of(held_out.images).argmax(1, false);
         let right = found.eq_tensor(&held_out.labels.to_device(device)).sum(Kind::Int64);
         let accuracy = i64::try_from(right)? as f64 / held_out.images.size()[0] as f64;
-        let has = |labels: &Tensor, class: i64| labels.eq(class).any().int64_value(&[]) == 1;
-        let untested = |class: &i64| has(train.labels, *class) && !has(held_out.labels, *class);
-        Ok(Self { name, network, accuracy, untested: (0..classes).filter(untested).collect() })
-    }
-
-    /// Classes of the training images that no held-out image has: the accuracy says nothing of them.
-    pub fn untested_classes(&self) -> &[i64] {
-        &self.untested
+        Ok(Self { name, network, accuracy })
     }
 
     /// Share of the held-out images whose largest logit is their class.

@@ -8,16 +8,13 @@ use crate::real::{Real, Rows};
 use crate::{Error, FrechetDistance, FrechetReference, Interval, Moments};
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
 use faer::{Mat, Par};
+use heldout_statistics::student_quantile;
 use ndarray::ArrayView2;
 
 /// Groups of the jackknife.
 const GROUPS: usize = 20;
-/// 97.5th percentile of Student's t with `GROUPS - 1` degrees of freedom.
-const T_19: f64 = 2.093_024_054;
 /// Sizes of the extrapolation.
 const SIZES: usize = 15;
-/// 97.5th percentile of Student's t with `SIZES - 2` degrees of freedom.
-const T_13: f64 = 2.160_368_656;
 /// Rows that are centered at a time.
 const BLOCK: usize = 512;
 
@@ -164,7 +161,7 @@ impl Parts {
             Self::WithoutGroup { rows, values } => {
                 let size = rows / values.len();
                 let error = (variance(values, 0) * (rows - size) as f64 / size as f64).sqrt();
-                Interval::around(value, error, T_19)
+                Interval::around(value, error, student_quantile(GROUPS - 1))
             }
         }
     }
@@ -186,5 +183,5 @@ fn intercept(x: &[f64], y: &[f64]) -> Interval {
     let value = mean(y) - slope * center;
     let residuals: f64 = x.iter().zip(y).map(|(x, y)| (y - value - slope * x).powi(2)).sum();
     let error = (residuals / (n - 2.0) * (1.0 / n + center * center / spread)).sqrt();
-    Interval::around(value, error, T_13)
+    Interval::around(value, error, student_quantile(SIZES - 2))
 }

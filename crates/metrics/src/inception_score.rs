@@ -4,6 +4,7 @@ use crate::draws::{generator, without_replacement};
 use crate::estimate::{mean, variance};
 use crate::real::{Real, Rows};
 use crate::{Error, Interval};
+use heldout_statistics::student_quantile;
 use ndarray::ArrayView2;
 
 /// How far a row of probabilities may be from a sum of 1.
@@ -76,27 +77,7 @@ impl InceptionScore {
     pub fn interval(&self) -> Interval {
         let n = self.splits.len();
         let error = (variance(&self.splits, 1) / n as f64).sqrt();
-        Interval::around(self.mean(), error, student(n - 1))
-    }
-}
-
-/// 97.5th percentile of Student's t: from a table up to 10 degrees of freedom, then by its expansion around the normal one
-/// (Abramowitz and Stegun, 26.7.5).
-fn student(freedom: usize) -> f64 {
-    const FEW: [f64; 10] = [
-        12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912, 2.364_624, 2.306_004, 2.262_157,
-        2.228_139,
-    ];
-    let (z, n) = (crate::estimate::NORMAL, freedom as f64);
-    let (z3, z5, z7) = (z.powi(3), z.powi(5), z.powi(7));
-    let expansion = || {
-        z + (z3 + z) / (4.0 * n)
-            + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * n * n)
-            + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * n.powi(3))
-    };
-    match freedom {
-        0 => f64::NAN,
-        _ => FEW.get(freedom - 1).copied().unwrap_or_else(expansion),
+        Interval::around(self.mean(), error, student_quantile((n - 1).max(1)))
     }
 }
 

@@ -161,7 +161,7 @@ impl Metric for OnFeatures {
     }
 }
 
-/// No number without its floor, and none that a record cannot hold.
+/// No number without its floor, and none that is not finite, which a record would have as null.
 fn measurement(m: Measured) -> Result<Measurement> {
     let why = || m.notes.join("; ");
     let floor = m.real_vs_train.ok_or_else(|| Error::config("floor", why()))?;

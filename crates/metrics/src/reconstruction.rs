@@ -15,7 +15,7 @@ pub struct Psnr {
 impl Psnr {
     /// The pooled ratio with the percentile bootstrap of images: 1000 resamples of their squared errors; Efron 1979.
     pub fn interval(&self, seed: u64) -> Interval {
-        // Of a range of 1; a ratio says how many times the range is larger than the error, whatever the range is.
+        // Squared errors beside the squared range.
         let errors: Vec<f64> = self.images.iter().map(|decibels| 10f64.powf(-decibels / 10.0)).collect();
         let Interval { lower, upper, .. } = bootstrap_mean(&errors, seed);
         let decibels = |error: f64| -10.0 * error.log10();

@@ -64,15 +64,14 @@ impl Found<'_> {
 
     fn copying(&self) -> (Finding, Vec<String>) {
         let (copies, floor) = (self.copies, self.false_positives);
-        let counted = format!(
-            "{} of {} samples are near copies of training images ({}); of real images that were not trained on, {} of {} ({}).",
+        let samples = format!(
+            "{} of {} samples are near copies of training images ({})",
             copies.count,
             copies.of,
-            percent(&copies),
-            floor.count,
-            floor.of,
-            percent(&floor)
+            percent(&copies)
         );
+        let real = format!("{} of {} ({})", floor.count, floor.of, percent(&floor));
+        let counted = format!("{samples}; of real images that were not trained on, {real}.");
         if copies.ci[0] > floor.ci[1] {
             return (Finding::Copies, vec![format!("This set copies: {counted}")]);
         }
@@ -80,7 +79,7 @@ impl Found<'_> {
         if leaked > 0 || floor.ci[0] > OVERLAP {
             let text = format!(
                 "It cannot be told whether this set copies: {} of {} {} are near copies of training images themselves, {leaked} \
-                 of them equal, so that copies in the samples do not stand out. Name images that were not trained on. {counted}",
+                 of them equal, so that copies in the samples do not stand out. Name images that were not trained on. {samples}.",
                 floor.count, floor.of, self.floor
             );
             return (Finding::HeldOutOverlaps, vec![text]);
