@@ -166,7 +166,7 @@ fn list() -> Result<()> {
     }
     for f in &FETCHABLE {
         let there = cache()?.join("datasets").join(f.name).join("dataset.toml").is_file();
-        let state = if there { "in the cache" } else { "cargo xtask datasets fetch" };
+        let state = if there { "in the cache" } else { "cargo xtask datasets fetch NAME" };
         println!("{:20} {:>7}  {:18} {:14} {} ({state})", f.name, 60_000, "28x28x1", f.license, f.title);
     }
     networks::list()

@@ -45,7 +45,7 @@ pub(crate) fn names() -> Vec<&'static str> {
 /// A line each: name, licence, title and whether it is there.
 pub(crate) fn list() -> Result<()> {
     for n in &NETWORKS {
-        let state = if path(n)?.is_file() { "in the cache" } else { "cargo xtask datasets fetch" };
+        let state = if path(n)?.is_file() { "in the cache" } else { "cargo xtask datasets fetch NAME" };
         println!("{:20} {:>7}  {:9} {:14} {} ({state})", n.name, "", "network", n.license, n.title);
     }
     Ok(())

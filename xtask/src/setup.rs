@@ -123,7 +123,11 @@ fn download(device: Device, cache: &Path, target: &Path) -> Result<()> {
             mb(needed)
         );
     }
-    eprintln!("libtorch {VERSION} is not there yet: downloading about 540 MB into {}", cache.display());
+    let size = match device {
+        Device::Cpu => "about 540 MB",
+        Device::Cuda => "several GB",
+    };
+    eprintln!("libtorch {VERSION} is not there yet: downloading {size} into {}", cache.display());
     let aside = tempfile::Builder::new().prefix(".installing-").tempdir_in(cache)?; // removed if anything fails
     let (downloads, unpacked) = (aside.path().join("wheels"), aside.path().join("libtorch"));
     fs::create_dir_all(&downloads)?;

@@ -39,7 +39,7 @@ pub fn find(name: &str, root: &Path) -> Result<PathBuf> {
     let mut known = shipped(root);
     known.extend(fetched.iter().flat_map(|f| shipped(f)));
     let reason = format!(
-        "no data set or path `{name}`; known are {}; `cargo xtask datasets fetch` brings more",
+        "no data set or path `{name}`; known are {}; `cargo xtask datasets` lists those that `cargo xtask datasets fetch NAME` brings",
         known.join(", ")
     );
     Err(Error::config("data.name", reason))

@@ -57,13 +57,15 @@ pub(crate) enum Command {
     /// Train one model: the base of a recipe, without its arms, on your own images if you name them
     ///
     /// For images of another shape than the recipe's, set the model's channels too, as in
-    /// --set model.in_channels=3 --set model.out_channels=3.
+    /// --set model.in_channels=3 --set model.out_channels=3. For a set with fewer images than the recipe takes,
+    /// --set data.split.n_train=N --set data.split.held_out=M; `advise` writes a recipe that fits.
     Train(Train),
     /// Say after how many steps a long run would begin to memorise, from short ones on parts of its training images
     ///
-    /// The onset grows in proportion to the number of training images. Trains the base of a recipe on an eighth and a quarter
-    /// of them until the held-out loss rises, and ends with the step at which the whole run should stop, its 95 % interval
-    /// and stop.json in the run folder. Several seeds make the interval narrow.
+    /// Supposes that the onset grows in proportion to the number of training images; on our images it grew faster, so that the
+    /// step comes early (docs/results/memorisation-onset.md). Trains the base of a recipe on an eighth and a quarter of them
+    /// until the held-out loss rises, and ends with the step at which the whole run should stop, its 95 % interval and stop.json
+    /// in the run folder. Two pilots of one seed give a very wide interval: give several --seed.
     StopStep(StopStep),
     /// Measure what techniques cost: a training step with each alone beside the same step without any
     ///
@@ -77,8 +79,8 @@ pub(crate) enum Command {
     /// Say whether a set of generated images copies its training images, and how it stands beside real ones
     ///
     /// For images of any model, in any language: folders, IDX, safetensors, npy. Near copies are looked for in pixels, over
-    /// flips, shifts by a pixel and changes of brightness, beside the same of real images that were not trained on;
-    /// distances and variety in the features of a network. Ends with a verdict, audit.json and audit.html.
+    /// flips and shifts by a pixel, beside the same of real images that were not trained on; distances and variety in the
+    /// features of a network. Ends with a verdict, audit.json and audit.html.
     Audit(Audit),
     /// Take metrics of feature matrices that any program computed
     ///
@@ -140,7 +142,8 @@ pub(crate) enum Command {
         /// Run folders; the first is the baseline
         #[arg(required = true, num_args = 2.., value_name = "RUN")]
         runs: Vec<PathBuf>,
-        /// By what: loss_held_out, f_mem, quality, gap, or a metric of monitor.metrics; may be given several times
+        /// By what: loss_held_out, loss_train, gap, f_mem, f_mem_transformed, quality, motion, edge_f1, hint_distance, diversity,
+        /// composed, or a metric of monitor.metrics but c_t and fld_gap; may be given several times
         #[arg(long = "outcome", value_name = "NAME", default_values = ["loss_held_out", "f_mem", "quality"])]
         outcomes: Vec<Outcome>,
         /// Print one JSON object
@@ -154,7 +157,7 @@ pub(crate) enum Command {
     },
     /// Say what in a data set would make a model copy it: repetitions, labels, size
     ///
-    /// Finds images that are equal or nearly so (flips, shifts by a pixel and brightness count as equal), labels that are
+    /// Finds images that are equal or nearly so (flips, shifts by a pixel and up to 5 % of brightness count as equal), labels that are
     /// unique or might as well be random, images of one colour and files that cannot be read, and says what to expect.
     /// DATA is anything that `dataset` reads, or a folder of images of any sizes, gone through with its subfolders.
     AuditData(AuditData),
@@ -181,7 +184,8 @@ pub(crate) struct RunOptions {
     /// Seed of a run; may be given several times; replaces the recipe's
     #[arg(long = "seed", value_name = "N")]
     pub(crate) seeds: Vec<u64>,
-    /// Folder of the run; runs/RECIPE by default, numbered where the command line changes the recipe
+    /// Folder of the run; runs/RECIPE by default, numbered where --with or --set change the recipe; of train and stop-step the first
+    /// that is free
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with the study in a folder as its recipe.toml has it; what was cut ends to the last bit as if it had not been
@@ -190,7 +194,7 @@ pub(crate) struct RunOptions {
     /// Keep what another build of this program did, instead of making it anew (with --resume always)
     #[arg(long)]
     pub(crate) any_code: bool,
-    /// Arms that run side by side; as many as there are cores by default, as far as memory allows
+    /// Arms that run side by side; by default as many as there are cores, as far as memory allows, one on a GPU, and all on a cluster
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroUsize))]
     pub(crate) jobs: Option<NonZeroUsize>,
     /// cpu, cuda or cuda:N; by default cuda where libtorch finds it, and on a cluster where --sbatch asks for GPUs
@@ -225,7 +229,7 @@ pub(crate) struct Experiment {
     pub(crate) dry_run: bool,
     /// Submit an array job, a task for every arm and seed, and a job for the report: to slurm, or to a process in the background
     /// of this machine (local); with --dry-run say what would be submitted. On slurm --jobs limits the tasks at a time, each has
-    /// as many threads as OMP_NUM_THREADS says, or 1, and a GPU where it finds one. Again, it submits what has no result
+    /// as many threads as OMP_NUM_THREADS says, or 1, and a GPU where --sbatch asks for one or --device cuda does. Again, it submits what has no result
     #[arg(long, value_name = "slurm|local", value_parser = executor, conflicts_with_all = ["check", "smoke", "list"])]
     pub(crate) submit: Option<Executor>,
     /// An option for sbatch, as in --sbatch=--partition=gpu; may be given several times

@@ -37,7 +37,7 @@ pub struct AuditRequest<'a> {
     pub generated: &'a Path,
     /// As `generated`.
     pub train: &'a Path,
-    /// As `generated`; without it a tenth of the training images stands in.
+    /// As `generated`; without it a tenth of the training images, about 1,000 at most, stands in.
     pub held_out: Option<&'a Path>,
     /// What floats of arrays mean; by default their minimum says it.
     pub range: Option<PixelRange>,
@@ -113,7 +113,7 @@ pub struct Audit {
     pub copying: Finding,
     /// The feature network.
     pub network: String,
-    /// Samples that are near copies of a training image: flips, shifts by a pixel and small changes of brightness included.
+    /// Samples that are near copies of a training image, flips and shifts by a pixel included; a little brightness does not hide one.
     pub copies: Share,
     /// The same of real images that were not trained on: the rate of false alarms.
     pub false_positives: Share,

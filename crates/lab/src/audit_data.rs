@@ -203,8 +203,8 @@ fn near_rule(images: usize, [_, height, width]: [usize; 3], cut: usize) -> Strin
         ),
     };
     format!(
-        "At {width} x {height} pixels, flipped or shifted by at most one pixel, with their means taken off, they differ by less \
-         than {TOLERANCE} of their standard deviation; {search}{cut}; a group holds what is near to any of its members"
+        "At {width} x {height} pixels, flipped or shifted by at most one pixel, with their means taken off, which are less than 5 % of the range \
+         apart, they differ by less than {TOLERANCE} of their standard deviation; {search}{cut}; a group holds what is near to any of its members"
     )
 }
 

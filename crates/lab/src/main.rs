@@ -380,11 +380,13 @@ fn print_plan(
     Ok(if plan.iter().any(fails) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The arguments as they were given, after the name of the project's own entry point.
+/// The arguments as they were given, after what takes them: `cargo xtask` knows `experiment` alone.
 fn command_line() -> String {
-    let args = std::env::args().skip(1);
-    let quoted = args.map(|a| if a.contains([' ', '"', '*']) { format!("'{a}'") } else { a });
-    format!("cargo xtask {}", quoted.collect::<Vec<_>>().join(" "))
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let is_experiment = args.first().is_some_and(|a| a == "experiment");
+    let program = if is_experiment { "cargo xtask" } else { "target/debug/heldout" };
+    let quoted = args.into_iter().map(|a| if a.contains([' ', '"', '*']) { format!("'{a}'") } else { a });
+    format!("{program} {}", quoted.collect::<Vec<_>>().join(" "))
 }
 
 /// Prints the results, and why others are missing.

@@ -179,7 +179,8 @@ pub(crate) struct Audit {
     /// What the model was trained on
     #[arg(long, value_name = "PATH")]
     train: PathBuf,
-    /// Real images of the same source that it was not trained on; a tenth of the training images stands in without them
+    /// Real images of the same source that it was not trained on; a tenth of the training images, about 1,000 at most, stands in
+    /// without them
     #[arg(long, value_name = "PATH")]
     held_out: Option<PathBuf>,
     /// Feature network: efficientnet-lite0, pixels (as they are compared), classifier (trained on the labels of --train), dinov2:PATH, clip:PATH,

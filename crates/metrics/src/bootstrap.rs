@@ -3,14 +3,14 @@
 use crate::draws::{below, generator};
 use rayon::prelude::*;
 
-/// A mean and its 95 % interval, whose ends are NaN where it is not known.
+/// A number and its 95 % interval, whose ends are NaN where it is not known.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
-    /// The mean.
+    /// The number.
     pub value: f64,
-    /// 2.5th percentile of the resampled means.
+    /// Lower end.
     pub lower: f64,
-    /// 97.5th percentile.
+    /// Upper end.
     pub upper: f64,
 }
 

@@ -27,7 +27,7 @@ pub struct UNetConfig {
     pub mid_attention: bool,
     /// Channels of an attention head.
     pub attention_head_dim: i64,
-    /// Groups of the norms.
+    /// Groups of the norms; fewer than the channels of any resolution where time is added.
     pub norm_num_groups: i64,
     /// Epsilon of the norms.
     pub norm_eps: f64,
@@ -93,7 +93,7 @@ impl UNetConfig {
             dropout,
             time_embedding,
             time_attention: _,
-            resnet_time_scale_shift: _,
+            resnet_time_scale_shift: time_scale_shift,
             resample_type: _,
             num_class_embeds,
             time_cond_proj_dim,
@@ -121,6 +121,13 @@ impl UNetConfig {
                 "block_out_channels",
                 format!("{w} is not even and divisible by norm_num_groups = {groups}"),
             );
+        }
+        if *time_scale_shift == TimeScaleShift::Default && widths.contains(groups) {
+            let reason = format!(
+                "{groups} groups for {groups} channels: a norm of one channel takes out what time and class add to it; \
+                 take fewer groups, or resnet_time_scale_shift = \"scale_shift\""
+            );
+            return fail("norm_num_groups", reason);
         }
         let mid = widths.last().filter(|_| *mid_attention);
         let attended = widths.iter().zip(attention).filter(|(_, a)| **a).map(|(w, _)| w).chain(mid);

@@ -11,7 +11,7 @@ fn config() -> UNetConfig {
     UNetConfig {
         attention: vec![false, true, false],
         attention_head_dim: 4,
-        norm_num_groups: 4,
+        norm_num_groups: 2,
         ..UNetConfig::new(3, &[4, 8, 12])
     }
 }
@@ -85,7 +85,9 @@ fn impossible_sizes_are_named() {
         change(&mut c);
         c.check().unwrap_err().to_string()
     };
-    assert!(error(|c| c.block_out_channels[1] = 6).starts_with("block_out_channels: 6"));
+    assert!(error(|c| c.block_out_channels[1] = 7).starts_with("block_out_channels: 7"));
+    assert!(error(|c| c.norm_num_groups = 3).starts_with("block_out_channels: 4"));
+    assert!(error(|c| c.norm_num_groups = 4).starts_with("norm_num_groups: 4 groups for 4 channels"));
     assert!(error(|c| c.attention.truncate(1)).starts_with("attention: 1"));
     assert!(error(|c| c.attention_head_dim = 5).starts_with("attention_head_dim: 5"));
     assert!(error(|c| c.dropout = 1.0).starts_with("dropout: 1"));

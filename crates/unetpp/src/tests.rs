@@ -13,7 +13,7 @@ const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn unet(widths: &[i64]) -> UNetConfig {
     let attention = (0..widths.len()).map(|i| i == 1).collect();
-    UNetConfig { attention, attention_head_dim: 4, norm_num_groups: 4, ..UNetConfig::new(3, widths) }
+    UNetConfig { attention, attention_head_dim: 4, norm_num_groups: 2, ..UNetConfig::new(3, widths) }
 }
 
 /// Three depths, every one with a head.

@@ -18,7 +18,7 @@ pub(super) type Rows = BTreeMap<String, MetricRow>;
 pub(super) struct Tables {
     pub(super) samples: Rows,
     pub(super) copier: Rows,
-    /// Rows of each set: metrics move with the size of a set, so that all that is compared has one size.
+    /// Rows of what is compared, since metrics move with the size of a set; the training images as a reference are all there.
     pub(super) n: usize,
     pub(super) notes: Vec<String>,
 }

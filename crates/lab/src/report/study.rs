@@ -276,7 +276,7 @@ fn agreement_figure(found: &AgreementAnalysis) -> Result<Figure> {
     Ok(Figure {
         title: "Agreement of two models, and nearness to training images".to_owned(),
         plot: curves("log10 of the number of training images of each", "cosine", Some(-0.05..1.05), &all)?,
-        caption: "Orange: images of two models that share no training image, from the same noise; dashed, from different noise. Blue: samples and their nearest training images; dashed, the same of held-out images. Means over seeds. Both models of a seed begin with the same weights.".to_owned(),
+        caption: "Orange: images of two models that share no training image, from the same noise; dashed, from different noise. Blue: samples and their nearest training images; dashed, the same of held-out images. Means over seeds. Both models of a seed begin with the same weights and draw the same times and noise. Where the curves cross moves with the number of steps.".to_owned(),
     })
 }
 

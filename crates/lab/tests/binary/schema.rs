@@ -94,7 +94,7 @@ fn slips_are_refused_and_partial_tables_are_not() {
         assert!(!refusals("recipe", std::slice::from_ref(&slip)).is_empty(), "{} is let through", slip.0);
     }
     let fine = [
-        changed("arms = {", "arms = { narrow = { model = { block_out_channels = [4, 8] } },"),
+        changed("arms = {", "arms = { narrow = { model = { block_out_channels = [8, 16] } },"),
         changed("arms = {", "arms = { sam = { with = [\"sam\"], train = { optimizer = { eps = 1e-6 } } },"),
         changed("arms = {", "arms = { edm = { schedule = { kind = \"edm\" } },"),
         changed(

@@ -77,7 +77,8 @@ submitted --out run
 grep -q 'report.html' said || fail "nothing was left to do: $(cat said)"
 
 echo "--- put back in the middle, by hand and by a job that goes before"
-long=(--set train.steps=600 --set monitor.every=100 --set validation.every=100)
+# About a minute for a task, so that SLURM has the time to preempt it.
+long=(--set train.steps=1500 --set monitor.every=100 --set validation.every=100)
 "$heldout" experiment tiny.toml --out whole-long "${long[@]}" >said 2>&1 || fail "$(cat said)"
 submitted --out run-long "${long[@]}"
 job=$(sed -n 's/^job \([0-9]*\): 4 tasks$/\1/p' said)
@@ -94,8 +95,8 @@ done
 same whole-long run-long
 
 echo "--- cut by its time limit, again and again"
-"$heldout" experiment tiny.toml --out whole-limit "${long[@]}" --set train.steps=1500 --seed 0 >said 2>&1 || fail "$(cat said)"
-submitted --out run-limit "${long[@]}" --set train.steps=1500 --seed 0 --sbatch=--time=1 --sbatch=--signal=B:USR1@15
+"$heldout" experiment tiny.toml --out whole-limit "${long[@]}" --seed 0 >said 2>&1 || fail "$(cat said)"
+submitted --out run-limit "${long[@]}" --seed 0 --sbatch=--time=1 --sbatch=--signal=B:USR1@15
 wait_for 1500 queue_empty
 [ "$(cat run-limit/submit/1/log/array-*.log | grep -c 'resumed after step')" -ge 2 ] || fail "it was not cut"
 same whole-limit run-limit

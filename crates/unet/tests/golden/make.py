@@ -14,7 +14,7 @@ for name, attention, layers in [("attention", True, 2), ("plain", False, 1)]:
         sample_size=16, in_channels=3, out_channels=3, block_out_channels=(4, 8, 12), layers_per_block=layers,
         down_block_types=("DownBlock2D", middle, "DownBlock2D"),
         up_block_types=("UpBlock2D", middle.replace("Down", "Up"), "UpBlock2D"),
-        attention_head_dim=4, norm_num_groups=4, add_attention=attention,
+        attention_head_dim=4, norm_num_groups=2, add_attention=attention,
     )
     # Norms start at 1 and 0, which would hide a swap: give every parameter a value of its own.
     for p in model.parameters():
