@@ -383,7 +383,7 @@ impl Study {
     }
 
     /// The same with fragments merged into the base before anything is set. Techniques that a fragment lists come before
-    /// those that the recipe lists: they are the inner ones.
+    /// those that the recipe lists: they are the inner ones. Averages of weights come after, since the outermost is evaluated.
     pub fn read_with(path: &Path, fragments: &[PathBuf], sets: &[String]) -> Result<Self> {
         Self::from_table(with_fragments(read_table(path)?, fragments, sets)?)
     }

@@ -57,6 +57,7 @@ impl RegularizationConfig {
     pub(crate) fn check(&self, recipe: &Recipe, schedule: &Rc<dyn NoiseSchedule>) -> Result<()> {
         let rows = recipe.train.batch_size;
         self.check_corruption(recipe)?;
+        self.check_label_dropout(recipe)?;
         for (i, times) in self.times.iter().enumerate() {
             times.check(schedule.as_ref()).map_err(at("times", i))?;
         }
@@ -76,7 +77,23 @@ impl RegularizationConfig {
         }
         build_gradient(&self.gradient, Box::new(Backprop), rows)?;
         let mut weights = self.weights.iter().enumerate();
-        weights.try_for_each(|(i, technique)| technique.check(rows).map_err(at("weights", i)))
+        weights.try_for_each(|(i, technique)| technique.check(rows).map_err(at("weights", i)))?;
+        self.check_swa(recipe)
+    }
+
+    /// A constant rate above all others would undo what it averages.
+    fn check_swa(&self, recipe: &Recipe) -> Result<()> {
+        let peak = recipe.train.learning_rate.peak;
+        let above = |w: &WeightsTechnique| matches!(w, WeightsTechnique::Swa(SwaConfig { rate: Some(rate), .. }) if *rate > peak);
+        match self.weights.iter().position(above) {
+            Some(i) => {
+                let reason = format!(
+                    "is above train.learning_rate.peak = {peak}: lower it, a fourth of the peak is usual"
+                );
+                Err(Error::config(format!("weights[{i}].rate"), reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// An alignment with texts needs some, and examples have vectors of one CLIP.
@@ -90,6 +107,19 @@ impl RegularizationConfig {
                 let reason =
                     format!("{}: the first alignment has another, {}: use one", config.clip, first.clip);
                 Err(Error::config("term.clip", reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Without classes there is nothing to drop.
+    fn check_label_dropout(&self, recipe: &Recipe) -> Result<()> {
+        let is_dropout = |a: &AugmentTechnique| matches!(a, AugmentTechnique::LabelDropout(_));
+        match self.augment.iter().position(is_dropout) {
+            Some(i) if recipe.model.classes() == 0 => {
+                let reason = "label_dropout, where the model knows no classes: set model.num_class_embeds to the classes and one \
+                              for none, or leave it out";
+                Err(Error::config(format!("augment[{i}].kind"), reason))
             }
             _ => Ok(()),
         }

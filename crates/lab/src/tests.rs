@@ -6,7 +6,7 @@ mod compositional;
 mod training_sets;
 
 use crate::recipe::Study;
-use crate::{find_recipe, project_root};
+use crate::{find_fragment, find_recipe, project_root};
 
 fn study(sets: &[&str]) -> anyhow::Result<Study> {
     let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
@@ -33,6 +33,38 @@ fn what_is_set_wins() {
         study(&["train.optimizer={ kind = \"sgd\", momentum = 0.9, nesterov = false, weight_decay = 0.0 }"])
             .unwrap();
     assert!(format!("{:?}", s.arms[0].1.train.optimizer).starts_with("Sgd"));
+}
+
+fn with(fragments: &[&str], sets: &[&str]) -> anyhow::Result<Study> {
+    let paths = fragments.iter().map(|f| find_fragment(f)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    Study::read_with(&find_recipe("quickstart")?, &paths, &sets)
+}
+
+/// What is evaluated is the outermost average: one that a fragment adds is meant to be it, other techniques are within.
+#[test]
+fn averages_of_fragments_are_outermost() {
+    let kinds = |fragments: &[&str]| {
+        let weights = with(fragments, &[]).unwrap().arms.swap_remove(0).1.regularization.weights;
+        let table = serde_json::to_value(weights).unwrap();
+        table.as_array().unwrap().iter().map(|w| w["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&[]), ["ema"]);
+    assert_eq!(kinds(&["swa", "lookahead"]), ["lookahead", "ema", "swa"]);
+    assert_eq!(kinds(&["power_ema", "swa"]), ["ema", "power_ema", "power_ema", "swa"]);
+}
+
+#[test]
+fn fragments_that_contradict_each_other_or_do_nothing_are_told() {
+    let says = |fragments: &[&str], sets: &[&str], words: &[&str]| {
+        let error = format!("{:#}", with(fragments, sets).unwrap_err());
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    let both = ["validation.early_stopping.kind", "early_stopping.toml", "early_stopping_gap.toml"];
+    says(&["early_stopping", "early_stopping_gap"], &[], &both);
+    says(&["label_dropout"], &[], &["augment[0]", "num_class_embeds"]);
+    says(&["swa"], &["train.learning_rate.peak=1e-4"], &["weights[1].rate", "peak = 0.0001"]);
+    with(&["early_stopping", "swa", "flip"], &[]).unwrap();
 }
 
 /// The resolved recipe that a run folder keeps reads back as the same study.

@@ -1,7 +1,7 @@
 //! The tasks of meta-learning: parts of a batch, support and query drawn apart.
 
 use crate::band::{Band, bands, check_edges, row_masks};
-use heldout_core::{Batch, Error, Evaluation, Result};
+use heldout_core::{Batch, Error, Evaluation, Result, Rows};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use tch::{Device, Kind, Tensor};
@@ -149,15 +149,17 @@ impl TasksConfig {
 }
 
 impl Task {
-    /// The loss of this task: of its band alone, where it is one.
-    pub(crate) fn loss(&self, evaluation: &Evaluation) -> Result<Tensor> {
-        let Some(band) = self.band else { return Ok(evaluation.loss.shallow_clone()) };
-        let rows = evaluation.rows.as_ref().ok_or_else(|| {
+    /// What `evaluation` says of this task: of its band alone, where it is one. The loss stays the mean of the rows.
+    pub(crate) fn evaluation(&self, evaluation: Evaluation) -> Result<Evaluation> {
+        let Some(band) = self.band else { return Ok(evaluation) };
+        let rows = evaluation.rows.ok_or_else(|| {
             Error::config("of.kind", "noise_band: needs an objective that gives the loss of every row")
         })?;
         let inside = row_masks(&rows.log_snr, &[band]).swap_remove(0).to_kind(Kind::Float);
         // Without a row in the band the loss is 0 and teaches nothing.
-        Ok((&rows.loss * &inside).sum(Kind::Float) / inside.sum(Kind::Float).clamp_min(1.0))
+        let share = inside.size()[0] as f64 / inside.sum(Kind::Float).clamp_min(1.0);
+        let rows = Rows { loss: rows.loss * inside * share, ..rows };
+        Ok(Evaluation { loss: rows.loss.mean(Kind::Float), rows: Some(rows), ..evaluation })
     }
 }
 

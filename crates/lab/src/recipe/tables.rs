@@ -10,14 +10,18 @@ use toml::{Table, Value};
 pub(super) fn with_fragments(mut table: Table, fragments: &[PathBuf], sets: &[String]) -> Result<Table> {
     let own = table.get("regularization").cloned();
     let mut lists = Table::new();
+    let mut said = Vec::new();
     for fragment in fragments {
         let change = read_table(fragment)?;
         join_lists(&mut lists, change.get("regularization"));
+        agree(&mut said, fragment, "", &change)?;
         let mut merged = Value::Table(table);
         merge(&mut merged, Value::Table(change));
         table = merged.try_into()?;
     }
+    let averages = take_averages(&mut lists);
     join_lists(&mut lists, own.as_ref());
+    join_lists(&mut lists, Some(&averages));
     if !fragments.is_empty() {
         table.insert("regularization".to_owned(), Value::Table(lists));
     }
@@ -44,6 +48,43 @@ fn join_lists(lists: &mut Table, behind: Option<&Value>) {
             (None, value) => drop(lists.insert(key.clone(), value.clone())),
         }
     }
+}
+
+/// Averages of weights go outside what the recipe has, since the outermost is evaluated: inside, they would be added in vain.
+fn take_averages(lists: &mut Table) -> Value {
+    let is_average = |technique: &mut Value| {
+        matches!(technique.get("kind").and_then(Value::as_str), Some("ema" | "power_ema" | "swa"))
+    };
+    let weights = lists.get_mut("weights").and_then(Value::as_array_mut);
+    let averages: Vec<Value> = weights.map_or_else(Vec::new, |w| w.extract_if(.., is_average).collect());
+    let listed = (!averages.is_empty()).then(|| ("weights".to_owned(), Value::Array(averages)));
+    Value::Table(Table::from_iter(listed))
+}
+
+/// Two fragments that set one key to different values are refused: the last would win in silence. `said` has what the earlier ones set.
+fn agree(
+    said: &mut Vec<(String, Value, PathBuf)>,
+    fragment: &Path,
+    within: &str,
+    change: &Table,
+) -> Result<()> {
+    for (key, value) in change.iter().filter(|(key, _)| !(within.is_empty() && *key == "regularization")) {
+        let key = format!("{within}{key}");
+        if let Value::Table(inner) = value {
+            agree(said, fragment, &format!("{key}."), inner)?;
+            continue;
+        }
+        if let Some((_, other, by)) = said.iter().find(|(k, other, _)| *k == key && other != value) {
+            let reason = format!(
+                "{other} by {}, and {value} by {}: use one of them",
+                by.display(),
+                fragment.display()
+            );
+            return Err(anyhow!(Error::config(key, reason)));
+        }
+        said.push((key, value.clone(), fragment.to_owned()));
+    }
+    Ok(())
 }
 
 /// Takes a value out of a table, and reads it.

@@ -3,8 +3,8 @@
 use heldout_core::{Augment, Batch, Clock, Curve, CurveConfig, Result};
 use serde::{Deserialize, Serialize};
 
-/// `x_start + strength * noise`, which the network learns to give back; `[B, C, H, W]`. Bishop 1995: a Tikhonov penalty in
-/// the limit of small noise.
+/// `x_start + strength * noise`, which the network learns to give back; `[B, C, H, W]`. Parzen 1962: a kernel estimate of the
+/// density.
 ///
 /// What it learns is the data blurred by a Gaussian of this width.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

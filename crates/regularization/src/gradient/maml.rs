@@ -143,11 +143,11 @@ impl Inner<'_> {
     fn at(&mut self, step: u64, graph: bool) -> Result<(Vec<Tensor>, Evaluation)> {
         self.draws.seed(self.number * (self.config.inner_steps + 1) + step);
         let part = if step < self.config.inner_steps { &self.task.support } else { &self.task.query };
-        let evaluation = self.objective.evaluate(part, self.clock)?;
-        let loss = self.task.loss(&evaluation)?;
+        let evaluation = self.task.evaluation(self.objective.evaluate(part, self.clock)?)?;
         let handles = self.params.handles();
-        let gradient = defined(Tensor::f_run_backward(&[&loss], &handles, graph, graph)?, &handles);
-        Ok((gradient, detached(Evaluation { loss, ..evaluation })))
+        let gradient =
+            defined(Tensor::f_run_backward(&[&evaluation.loss], &handles, graph, graph)?, &handles);
+        Ok((gradient, detached(evaluation)))
     }
 }
 

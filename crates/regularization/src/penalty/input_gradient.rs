@@ -5,7 +5,8 @@ use heldout_core::{Denoising, Penalty, Persist, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Squared norm of the gradient of each row's weighted loss by its `x_t`: `[B, C, H, W] -> [B]`, summed over pixels.
+/// Squared norm of the gradient of each row's weighted loss by its `x_t`: `[B, C, H, W] -> [B]`, summed over pixels, times `C H W`,
+/// since the loss is a mean over them: a weight means as much for images of any size.
 ///
 /// Drucker and LeCun 1992, section 2: double backpropagation, without their factor 1/2.
 ///
@@ -31,7 +32,8 @@ impl Penalty<Denoising<'_>> for InputGradientConfig {
 
     fn penalty(&mut self, view: &Denoising<'_>) -> Result<Tensor> {
         let gradient = gradient_by_input("input_gradient", view.loss, view)?;
-        Ok(gradient.square().flatten(1, -1).sum_dim_intlist(1i64, false, Kind::Float))
+        let gradient = gradient.flatten(1, -1);
+        Ok(gradient.square().sum_dim_intlist(1i64, false, Kind::Float) * gradient.size()[1])
     }
 
     fn differentiates_input(&self) -> bool {

@@ -260,6 +260,23 @@ fn mamls_tasks_are_classes_attributes_bands_and_shards() {
     close(&got[0], &Tensor::from_slice(&[0.5, 0.5]), 1e-7); // each band's own direction, mean of two
 }
 
+/// What looks at rows within a task, as PCGrad does, sees those of its band alone.
+#[test]
+fn the_rows_of_a_task_are_those_of_its_band() {
+    let (_, w) = vector(&[0.5, 0.25]);
+    let mut objective = linear_rows(&w, &[[2.0, 0.0], [0.0, 4.0], [4.0, 0.0]], &[-1.0, 1.0, -2.0]);
+    let mut seen = Vec::new();
+    for task in tasks(TaskKind::NoiseBand { edges: vec![0.0] }, 2, 3, 0).of_batch(&points(&[0.0; 3])).unwrap()
+    {
+        let evaluation = task.evaluation(objective.evaluate(&task.support, CLOCK).unwrap()).unwrap();
+        let rows = evaluation.rows.unwrap().loss;
+        close(&rows.mean(Kind::Float), &evaluation.loss, 1e-7);
+        seen.push(Vec::<f64>::try_from(rows).unwrap());
+    }
+    seen.sort_by(|a, b| b[0].total_cmp(&a[0]));
+    assert_eq!(seen, [[1.5, 0.0, 3.0], [0.0, 3.0, 0.0]]);
+}
+
 /// A small training set is repeated within a batch: no example is on both sides.
 #[test]
 fn support_and_query_share_no_example() {

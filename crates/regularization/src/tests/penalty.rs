@@ -123,7 +123,7 @@ fn the_input_gradient_of_a_linear_map_is_known() {
     look(&around(Map(matrix.copy())), &batch, &mut penalty, &needs, |view, value| {
         let rest = (view.x_start_hat - view.target).flatten(1, -1);
         let gradient = rest.matmul(&matrix) * (2.0 / 4.0);
-        close(&value, &gradient.square().sum_dim_intlist(1i64, false, Kind::Float), 1e-4);
+        close(&value, &(gradient.square().sum_dim_intlist(1i64, false, Kind::Float) * 4.0), 1e-4);
     });
 }
 

@@ -91,7 +91,6 @@ impl Persist for OfTask<'_> {}
 
 impl Objective for OfTask<'_> {
     fn evaluate(&mut self, batch: &Batch, clock: Clock) -> Result<Evaluation> {
-        let evaluation = self.objective.evaluate(batch, clock)?;
-        Ok(Evaluation { loss: self.task.loss(&evaluation)?, ..evaluation })
+        self.task.evaluation(self.objective.evaluate(batch, clock)?)
     }
 }
