@@ -172,7 +172,7 @@ fn all_techniques_at_once_resume_to_the_last_bit() {
         place.succeed(&[&["sample", arm, "--n", "2", "--steps", "2", "--out", &out], &choice[..]].concat());
     }
     for (choice, words) in [
-        (["--weights", "none"], "`none` is none of the weights of this run: live, power_ema 0.05,"),
+        (["--weights", "none"], "`none` is none of the weights of this run: live, ema, power_ema 0.05,"),
         (["--best", "speed"], "no checkpoint has the score `speed`"),
         (["--width", "0.5"], "0.5 is not between"),
     ] {
