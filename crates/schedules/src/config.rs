@@ -91,7 +91,7 @@ pub enum NoiseScheduleConfig {
         log_snr: [f64; 2],
         /// Numbers in the middle of its network.
         hidden: i64,
-        /// Weight of the variance in the loss.
+        /// Weight of the variance in the loss: 1e-3. Adam does not care how large it is, but a clipped norm does.
         variance_weight: f64,
     },
     /// [`Dynamic`], re-fitted to the losses seen.
