@@ -84,11 +84,14 @@ impl RegularizationConfig {
     /// A constant rate above all others would undo what it averages.
     fn check_swa(&self, recipe: &Recipe) -> Result<()> {
         let peak = recipe.train.learning_rate.peak;
-        let above = |w: &WeightsTechnique| matches!(w, WeightsTechnique::Swa(SwaConfig { rate: Some(rate), .. }) if *rate > peak);
-        match self.weights.iter().position(above) {
-            Some(i) => {
+        let above = |(i, w): (usize, &WeightsTechnique)| match w {
+            WeightsTechnique::Swa(SwaConfig { rate: Some(rate), .. }) if *rate > peak => Some((i, *rate)),
+            _ => None,
+        };
+        match self.weights.iter().enumerate().find_map(above) {
+            Some((i, rate)) => {
                 let reason = format!(
-                    "is above train.learning_rate.peak = {peak}: lower it, a fourth of the peak is usual"
+                    "{rate} is above train.learning_rate.peak = {peak}: a fourth of the peak is usual"
                 );
                 Err(Error::config(format!("weights[{i}].rate"), reason))
             }
