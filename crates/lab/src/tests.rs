@@ -9,8 +9,13 @@ use crate::recipe::Study;
 use crate::{find_fragment, find_recipe, project_root};
 
 fn study(sets: &[&str]) -> anyhow::Result<Study> {
+    with(&[], sets)
+}
+
+fn with(fragments: &[&str], sets: &[&str]) -> anyhow::Result<Study> {
+    let paths = fragments.iter().map(|f| find_fragment(f)).collect::<anyhow::Result<Vec<_>>>()?;
     let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
-    Study::read(&find_recipe("quickstart")?, &sets)
+    Study::read_with(&find_recipe("quickstart")?, &paths, &sets)
 }
 
 #[test]
@@ -33,12 +38,6 @@ fn what_is_set_wins() {
         study(&["train.optimizer={ kind = \"sgd\", momentum = 0.9, nesterov = false, weight_decay = 0.0 }"])
             .unwrap();
     assert!(format!("{:?}", s.arms[0].1.train.optimizer).starts_with("Sgd"));
-}
-
-fn with(fragments: &[&str], sets: &[&str]) -> anyhow::Result<Study> {
-    let paths = fragments.iter().map(|f| find_fragment(f)).collect::<anyhow::Result<Vec<_>>>()?;
-    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
-    Study::read_with(&find_recipe("quickstart")?, &paths, &sets)
 }
 
 /// What is evaluated is the outermost average: one that a fragment adds is meant to be it, other techniques are within.

@@ -33,9 +33,9 @@ impl Gradient for Plain {
 
 /// Gradient descent without state.
 #[derive(Debug)]
-struct Descent(Params, Plain);
-impl Persist for Descent {}
-impl Update for Descent {
+struct Descent<G = Plain>(Params, G);
+impl<G> Persist for Descent<G> {}
+impl<G: Gradient> Update for Descent<G> {
     fn update(&mut self, o: &mut dyn Objective, b: &Batch, c: Clock) -> Result<Evaluation> {
         let evaluation = self.1.gradient(&self.0, o, b, c)?;
         tch::no_grad(|| self.0.tensors().for_each(|p| drop(p.shallow_clone().g_sub_(&(p.grad() * 0.1)))));

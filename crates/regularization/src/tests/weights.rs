@@ -2,11 +2,13 @@
 
 use super::{Descent, Plain, Scripted, batch, model};
 use crate::{
-    AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PowerDecay,
-    PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, TaskKind, TasksConfig,
-    WeightNormalization, WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
+    AverageConfig, Averaged, BatchStatistics, EmaDecay, Lookahead, LookaheadConfig, PcGrad, PcGradConfig,
+    PowerDecay, PowerEmaConfig, Profile, Reptile, ReptileConfig, SwaConfig, SwaDecay, SwaRate, TaskKind,
+    TasksConfig, WeightNormalization, WeightNormalizationConfig, WeightsTechnique, build_update, reconstruct,
 };
-use heldout_core::{Batch, Clock, Cond, Curve, Evaluation, Objective, Params, Persist, Result, Update};
+use heldout_core::{
+    Batch, Clock, Cond, Curve, Evaluation, Gradient, Objective, Params, Persist, Result, Update,
+};
 use heldout_testkit::{Golden, SquaredError, check_absent_update, check_curve, check_update, close, same};
 use tch::{Device, Kind, Tensor, nn, nn::ModuleT};
 
@@ -328,6 +330,29 @@ fn reptile_goes_to_the_mean_of_where_tasks_lead() {
     let tasks = TasksConfig { of: TaskKind::Class, per_step: 1, support: 99, query: 0 };
     let error = ReptileConfig { tasks, inner_steps: 1, share: 1.0.into() }.check(16).unwrap_err().to_string();
     assert!(error.starts_with("tasks.support: 99"), "{error}");
+}
+
+/// What looks at rows within a task learns its band too: with one band of its own PCGrad is the plain gradient.
+#[test]
+fn reptiles_bands_reach_what_looks_at_rows() {
+    fn end<G: Gradient>(gradient: G) -> Tensor {
+        let mut vars = nn::VarStore::new(Device::Cpu);
+        vars.set_kind(Kind::Double);
+        let w = vars.root().var_copy("w", &Tensor::from_slice(&[1.0f64]));
+        let params = Params::of(&vars);
+        let (c, levels) =
+            (Tensor::from_slice(&[0.0f64, 5.0, 0.0, 9.0]), Tensor::from_slice(&[-1.0, 1.0, -2.0, 2.0]));
+        let rows = move |_: &Batch| ((&w - &c).square() * 0.5, levels.shallow_clone());
+        let of =
+            TasksConfig { of: TaskKind::NoiseBand { edges: vec![0.0] }, per_step: 1, support: 4, query: 0 };
+        let config = ReptileConfig { tasks: of, inner_steps: 2, share: 1.0.into() };
+        let b = Batch::new(Tensor::zeros([4, 1, 1, 1], (Kind::Double, Device::Cpu)), Cond::default());
+        let mut reptile = Reptile { inner: Descent(params, gradient), config };
+        tch::manual_seed(0);
+        reptile.update(&mut Scripted(Box::new(rows)), &b, Clock { step: 0, total: 1 }).unwrap();
+        reptile.params().snapshot().swap_remove(0)
+    }
+    close(&end(PcGrad { config: PcGradConfig { edges: Vec::new() } }), &end(Plain), 1e-12);
 }
 
 #[test]
